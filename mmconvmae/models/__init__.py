@@ -1,0 +1,16 @@
+from .backbones import ConvMAEViT, ConvViT
+from .heads import ConvMAEPretrainHead
+from .mask_generators import ConvMAEMask, ConvMAEMaskGenerator
+from .necks import ConvMAEPretrainDecoder, MultiScaleFusion
+from .selfsup import ConvMAE
+
+__all__ = [
+    'ConvMAE',
+    'ConvMAEMask',
+    'ConvMAEMaskGenerator',
+    'ConvMAEPretrainDecoder',
+    'ConvMAEPretrainHead',
+    'ConvMAEViT',
+    'ConvViT',
+    'MultiScaleFusion',
+]

@@ -1,0 +1,112 @@
+import math
+
+import torch.nn as nn
+from torch import Tensor
+
+from mmconvmae.registry import MODELS
+
+from ..layers import TileIndex, cut_tiles, gather_tiles
+from ..mask_generators import ConvMAEMask
+from .convvit import ConvViT
+
+
+@MODELS.register_module()
+class ConvMAEViT(ConvViT):
+    """The masked encoder of ConvMAE: a ConvViT that can leave out the removed blocks of an image.
+
+    Nothing of a removed block may reach a visible one. Patch embeddings do not overlap, so only the depthwise
+    convolutions of stages 1 and 2 could carry it over; masked convolution stops them (section 3.2 of
+    `MCMAE: Masked Convolution Meets Masked Autoencoders <https://arxiv.org/abs/2205.03892>`_). The values at removed
+    positions then never matter, and by default they are not computed: each visible block is a tile of 4 x 4 tokens in
+    stage 1, 2 x 2 in stage 2 and one token in stage 3.
+
+    Parameters and their names are those of :class:`ConvViT`; the position embedding is fixed.
+
+    Args:
+        conv_mode (str): What the convolution stages compute of a masked image.
+
+            - ``'visible'``: visible tiles alone.
+            - ``'masked'``: whole maps with masked convolutions, which gives the same outputs. Masks of cells smaller
+              than a block need it.
+            - ``'unmasked'``: whole maps without masking the convolutions, the ablation in table 5 of the paper.
+
+            Defaults to 'visible'.
+        **kwargs: Arguments of :class:`ConvViT`; ``out_indices`` and ``out_type`` hold for images without a mask.
+
+    Raises:
+        ValueError: If ``conv_mode`` is not one of the above.
+    """
+
+    CONV_MODES = ('visible', 'masked', 'unmasked')
+    learnable_pos_embed = False
+
+    def __init__(self, *args, conv_mode: str = 'visible', out_type: str = 'featmap', **kwargs) -> None:
+        super().__init__(*args, out_type=out_type, **kwargs)
+        if conv_mode not in self.CONV_MODES:
+            raise ValueError(f'`conv_mode` is {conv_mode!r}; choose one of {", ".join(self.CONV_MODES)}.')
+        self.conv_mode = conv_mode
+
+    def _init_parameters(self) -> None:
+        """As MAE: linear layers, and the last patch embedding as if it were one, xavier-uniform; no linear bias."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embeds[2].projection.weight.data.flatten(1))
+
+    def forward(self, x: Tensor, mask: ConvMAEMask | None = None) -> tuple[Tensor, ...]:
+        """Compute features of whole images or of the visible blocks of masked ones.
+
+        Args:
+            x (Tensor): Images of shape (B, in_channels, H, W); the total stride divides H and W.
+            mask (ConvMAEMask, optional): Masks for these images. Defaults to None: nothing is removed.
+
+        Returns:
+            tuple[Tensor]: Without a mask, as :meth:`ConvViT.forward`. With one, the kept blocks at three scales, in
+            the order of ``mask.ids_keep``: tiles of shape (B, N, t1, t1, C1) and (B, N, t2, t2, C2), with 4 and 2
+            for t1 and t2 by default, and tokens of shape (B, N, C3).
+
+        Raises:
+            ValueError: If the total stride does not divide H and W, if the mask is for another grid, or if it does
+                not go with ``conv_mode``.
+        """
+        if mask is None:
+            return super().forward(x)
+        grid = self.get_grid(x)
+        if mask.grid != grid:
+            raise ValueError(
+                f'The mask is for {mask.grid[0]} x {mask.grid[1]} blocks, and the images have {grid[0]} x {grid[1]}.'
+            )
+        pos_embed = self.pos_embed(grid).expand(len(x), -1, -1)
+        pos_embed = gather_tiles(pos_embed, mask.ids_keep)  # (B, N, C3)
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, 3)
+        if self.conv_mode == 'visible':
+            return self._forward_visible(x, mask, pos_embed)
+        return self._forward_dense(x, mask, pos_embed)
+
+    def _forward_visible(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
+        if not mask.is_block_wise:
+            raise ValueError(
+                "`conv_mode='visible'` computes whole blocks, and this mask removes parts of them; use "
+                "`conv_mode='masked'` or a generator with `cells_per_edge=1`."
+            )
+        tiles = TileIndex(mask.ids_keep, mask.grid)
+        x = gather_tiles(cut_tiles(x, self.stride), mask.ids_keep)  # (B, N, 16, 16, 3)
+        stage1 = self.forward_conv_stage(0, x, tiles)  # (B, N, 4, 4, C1)
+        stage2 = self.forward_conv_stage(1, stage1, tiles)  # (B, N, 2, 2, C2)
+        tokens = self.forward_transformer_stage(stage2, pos_embed)  # (B, N, C3)
+        return stage1, stage2, tokens
+
+    def _forward_dense(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
+        outs = []
+        for i in range(2):
+            size = math.prod(self.patch_sizes[i + 1 :])  # edge of a block in this stage
+            visible = None
+            if self.conv_mode == 'masked':
+                visible = mask.visible(*(n * size for n in mask.grid))  # (B, H_i, W_i, 1)
+            x = self.forward_conv_stage(i, x, visible)  # (B, H_i, W_i, C_i)
+            if visible is not None:
+                x = x * visible  # the next patch embedding must not mix removed cells in
+            outs.append(gather_tiles(cut_tiles(x, size), mask.ids_keep))  # (B, N, size, size, C_i)
+        x = gather_tiles(cut_tiles(x, self.patch_sizes[2]), mask.ids_keep)  # (B, N, 2, 2, C2)
+        return *outs, self.forward_transformer_stage(x, pos_embed)

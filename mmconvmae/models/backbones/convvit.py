@@ -1,0 +1,330 @@
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch.nn as nn
+from mmengine.model.weight_init import trunc_normal_
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from mmpretrain.models.utils import build_norm_layer, to_2tuple
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from mmconvmae.registry import MODELS
+
+from ..layers import ConvBlock, PatchEmbed, PositionEmbedding, TileIndex
+
+
+@MODELS.register_module()
+class ConvViT(BaseBackbone):
+    """ConvViT, the hybrid convolution-transformer backbone of ConvMAE.
+
+    Two stages of convolution blocks and one of transformer blocks, at strides 4, 8 and 16 by default (section 3.1 of
+    `MCMAE: Masked Convolution Meets Masked Autoencoders <https://arxiv.org/abs/2205.03892>`_). Inputs may have any
+    height and width that the total stride divides.
+
+    Args:
+        arch (str | dict): 'tiny' (for a CPU; not in the paper), 'small', 'base', 'large' or 'huge', or a dict with
+
+            - **embed_dims** (Sequence[int]): Width of each stage.
+            - **depths** (Sequence[int]): Number of blocks of each stage.
+            - **num_heads** (int): Number of attention heads of stage 3.
+            - **mlp_ratios** (Sequence[float]): Hidden width of each stage's MLP, as a multiple of its width.
+
+            Defaults to 'base'.
+        img_size (int | Sequence[int]): Height and width of the usual input, in pixels; the position embedding is made
+            for it and resized for others. Defaults to 224.
+        patch_sizes (Sequence[int]): Edge of the patches that open each stage, in positions of the stage before. Their
+            product is the total stride. Defaults to (4, 2, 2).
+        in_channels (int): Number of image channels. Defaults to 3.
+        kernel_size (int): Edge of the depthwise kernels, odd. Defaults to 5.
+        out_indices (int | Sequence[int]): Stages, from 0 to 2 or negative from the end, whose outputs are returned.
+            Defaults to -1, the last.
+        out_type (str): What is returned of each stage.
+
+            - ``'raw'``: tokens of shape (B, L, C).
+            - ``'featmap'``: a map of shape (B, C, H, W).
+            - ``'avg_featmap'``: the mean over positions and then LayerNorm, shape (B, C).
+
+            There is no class token. Defaults to 'avg_featmap'.
+        drop_path_rate (float): Stochastic depth rate of the last block; it rises linearly from 0 over the blocks of
+            all stages. Defaults to 0.
+        norm_cfg (dict): Norm layer of stage 3 and of ``'avg_featmap'``. Defaults to ``dict(type='LN', eps=1e-6)``.
+        frozen_stages (int): Number of stages, from the first, that stay as they are: no gradient, always in eval mode.
+            With 3 everything is frozen. Defaults to -1, none.
+        with_cp (bool): Whether to recompute each block in the backward pass to save memory (gradient checkpointing).
+            Defaults to False.
+        interpolate_mode (str): How the position embedding is resized. Defaults to 'bicubic'.
+        init_cfg (dict | list[dict], optional): Initialisation config. Defaults to None.
+
+    Raises:
+        ValueError: If an argument is not one of the above, or if a loaded checkpoint is of another architecture.
+    """
+
+    arch_zoo = {
+        'tiny': dict(embed_dims=(48, 96, 192), depths=(2, 2, 6), num_heads=6, mlp_ratios=(4, 4, 4)),
+        'small': dict(embed_dims=(128, 256, 384), depths=(2, 2, 11), num_heads=6, mlp_ratios=(4, 4, 4)),
+        'base': dict(embed_dims=(256, 384, 768), depths=(2, 2, 11), num_heads=12, mlp_ratios=(4, 4, 4)),
+        # The MLP ratios are those of the released checkpoints; the paper's text has others.
+        'large': dict(embed_dims=(384, 768, 1024), depths=(2, 2, 23), num_heads=16, mlp_ratios=(8, 8, 4)),
+        'huge': dict(embed_dims=(768, 1024, 1280), depths=(2, 2, 31), num_heads=16, mlp_ratios=(8, 8, 4)),
+    }
+    OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
+    # Whether the position embedding is trained; pretraining keeps the sine-cosine one.
+    learnable_pos_embed = True
+
+    def __init__(
+        self,
+        arch: str | dict = 'base',
+        img_size: int | Sequence[int] = 224,
+        patch_sizes: Sequence[int] = (4, 2, 2),
+        in_channels: int = 3,
+        kernel_size: int = 5,
+        out_indices: int | Sequence[int] = -1,
+        out_type: str = 'avg_featmap',
+        drop_path_rate: float = 0.0,
+        norm_cfg: dict = dict(type='LN', eps=1e-6),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        interpolate_mode: str = 'bicubic',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        arch = self._parse_arch(arch)
+        self.embed_dims, self.depths = tuple(arch['embed_dims']), tuple(arch['depths'])
+        if out_type not in self.OUT_TYPES:
+            raise ValueError(f'`out_type` is {out_type!r}; choose one of {", ".join(self.OUT_TYPES)}.')
+        if kernel_size % 2 == 0:
+            raise ValueError(f'`kernel_size` is {kernel_size}; the depthwise kernel needs an odd edge.')
+        if len(patch_sizes) != 3:
+            raise ValueError(f'`patch_sizes` is {patch_sizes}; give one size for each of the three stages.')
+        if frozen_stages > 3:
+            raise ValueError(f'`frozen_stages` is {frozen_stages}; there are 3 stages.')
+        self.patch_sizes = tuple(patch_sizes)
+        self.stride = math.prod(patch_sizes)
+        self.out_type = out_type
+        self.out_indices = self._parse_out_indices(out_indices)
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+
+        drop_path_rates = iter(np.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        blocks = (
+            partial(ConvBlock, kernel_size=kernel_size),
+            partial(ConvBlock, kernel_size=kernel_size),
+            partial(self._transformer_block, num_heads=arch['num_heads'], norm_cfg=norm_cfg),
+        )
+        self.patch_embeds, self.stages = nn.ModuleList(), nn.ModuleList()
+        in_dims = in_channels
+        for dims, depth, ratio, patch_size, block in zip(
+            self.embed_dims, self.depths, arch['mlp_ratios'], patch_sizes, blocks
+        ):
+            self.patch_embeds.append(PatchEmbed(in_dims, dims, patch_size))
+            self.stages.append(
+                nn.ModuleList(
+                    block(embed_dims=dims, mlp_ratio=ratio, drop_path_rate=next(drop_path_rates)) for _ in range(depth)
+                )
+            )
+            in_dims = dims
+        # On the way into stage 3: a linear layer (the authors' patch_embed4) and the position embedding.
+        self.token_embed = nn.Linear(in_dims, in_dims)
+        self.pos_embed = PositionEmbedding(
+            self._get_grid(*to_2tuple(img_size)), in_dims, self.learnable_pos_embed, interpolate_mode
+        )
+        if out_type == 'avg_featmap':
+            for i in self.out_indices:
+                self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
+
+        self._register_load_state_dict_pre_hook(self._check_checkpoint)
+        self._freeze_stages()
+
+    def _parse_arch(self, arch: str | dict) -> dict:
+        if isinstance(arch, str):
+            if arch not in self.arch_zoo:
+                raise ValueError(f'`arch` is {arch!r}; choose one of {", ".join(self.arch_zoo)} or give a dict.')
+            return self.arch_zoo[arch]
+        expected = set(self.arch_zoo['base'])
+        if set(arch) != expected:
+            raise ValueError(f'`arch` has the keys {sorted(arch)}; it needs {sorted(expected)}.')
+        for key in expected - {'num_heads'}:
+            if len(arch[key]) != 3:
+                raise ValueError(f'`arch` has {key}={arch[key]}; give one value for each of the three stages.')
+        if arch['embed_dims'][2] % arch['num_heads']:
+            raise ValueError(
+                f'The width of stage 3, {arch["embed_dims"][2]}, is not divisible by its {arch["num_heads"]} heads; '
+                'change `embed_dims` or `num_heads` in `arch`.'
+            )
+        return arch
+
+    @staticmethod
+    def _parse_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        if not indices or not all(-3 <= i < 3 for i in indices):
+            raise ValueError(f'`out_indices` is {out_indices}; the stages are 0, 1 and 2.')
+        return tuple(i % 3 for i in indices)
+
+    @staticmethod
+    def _transformer_block(embed_dims: int, mlp_ratio: float, **kwargs) -> TransformerEncoderLayer:
+        return TransformerEncoderLayer(embed_dims, feedforward_channels=int(embed_dims * mlp_ratio), **kwargs)
+
+    def _get_grid(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.stride or width % self.stride:
+            raise ValueError(
+                f'The image is {height} x {width} pixels, which the total stride of {self.stride} (patch sizes '
+                f'{self.patch_sizes}) does not divide; resize, crop or pad it to multiples of {self.stride}.'
+            )
+        return height // self.stride, width // self.stride
+
+    def get_grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of stage-3 tokens for a batch of images.
+
+        Args:
+            images (Tensor): Shape (B, in_channels, H, W), in pixels.
+
+        Returns:
+            tuple[int, int]: H and W divided by the total stride.
+
+        Raises:
+            ValueError: If the total stride does not divide H and W.
+        """
+        return self._get_grid(*images.shape[-2:])
+
+    def init_weights(self) -> None:
+        """Initialise the parameters, then apply ``init_cfg``."""
+        self._init_parameters()
+        super().init_weights()
+
+    def _init_parameters(self) -> None:
+        """Truncated normal of deviation 0.02 and no bias for linear layers; convolutions keep PyTorch's default."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute features.
+
+        Args:
+            x (Tensor): Images of shape (B, in_channels, H, W); the total stride divides H and W.
+
+        Returns:
+            tuple[Tensor]: One tensor for each of ``out_indices``, in the form that ``out_type`` names.
+
+        Raises:
+            ValueError: If the total stride does not divide H and W.
+        """
+        grid = self.get_grid(x)
+        stage1 = self.forward_conv_stage(0, x.permute(0, 2, 3, 1))  # (B, H / 4, W / 4, C1)
+        stage2 = self.forward_conv_stage(1, stage1)  # (B, H / 8, W / 8, C2)
+        tokens = self.forward_transformer_stage(stage2, self.pos_embed(grid))  # (B, H / 16 * W / 16, C3)
+        stages = (stage1, stage2, tokens.unflatten(1, grid))
+        return tuple(self._format_output(i, stages[i]) for i in self.out_indices)
+
+    def forward_conv_stage(self, i: int, x: Tensor, visible: Tensor | TileIndex | None = None) -> Tensor:
+        """Run stage 1 or 2.
+
+        Args:
+            i (int): Index of the stage, 0 or 1.
+            x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C).
+            visible (Tensor | TileIndex, optional): See :meth:`ConvBlock.forward`.
+
+        Returns:
+            Tensor: Maps of shape (B, H / p, W / p, C_i), or tiles of shape (B, N, t / p, t / p, C_i).
+        """
+        x = self.patch_embeds[i](x)
+        return self._run_blocks(i, x, visible)
+
+    def forward_transformer_stage(self, x: Tensor, pos_embed: Tensor) -> Tensor:
+        """Run stage 3.
+
+        Args:
+            x (Tensor): Maps of shape (B, H, W, C2), or visible tiles of shape (B, N, p, p, C2).
+            pos_embed (Tensor): Position embedding of the tokens, shape (1 or B, L, C3).
+
+        Returns:
+            Tensor: Tokens of shape (B, L, C3), with L = H / p * W / p or N.
+        """
+        x = self.patch_embeds[2](x).flatten(1, -2)  # (B, L, C3)
+        x = self.token_embed(x) + pos_embed
+        return self._run_blocks(2, x)
+
+    def _run_blocks(self, i: int, x: Tensor, *args) -> Tensor:
+        for block in self.stages[i]:
+            if self.with_cp and self.training and x.requires_grad:
+                x = checkpoint(block, x, *args, use_reentrant=False)
+            else:
+                x = block(x, *args)
+        return x
+
+    def _format_output(self, i: int, x: Tensor) -> Tensor:
+        """Bring a map of shape (B, H, W, C) into the form that ``out_type`` names."""
+        if self.out_type == 'raw':
+            return x.flatten(1, 2)
+        if self.out_type == 'featmap':
+            return x.permute(0, 3, 1, 2).contiguous()
+        return getattr(self, f'norm{i}')(x.mean(dim=(1, 2)))
+
+    def _freeze_stages(self) -> None:
+        """Switch off gradients and training behaviour of the first ``frozen_stages`` stages."""
+        if self.frozen_stages == 3:
+            frozen = list(self.children())
+        else:
+            frozen = [module for i in range(self.frozen_stages) for module in (self.patch_embeds[i], self.stages[i])]
+        for module in frozen:
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'ConvViT':
+        """Set the training mode of everything that is not frozen."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay.
+
+        As in the released recipes, the patch and position embeddings and both convolution stages are layer 0, block i
+        of stage 3 is layer i + 1, and all else is the last layer.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): What the names of the backbone's parameters start with. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, from 0, and the number of layers.
+        """
+        num_layers = self.depths[2] + 2
+        name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        if name.startswith(('patch_embeds.', 'token_embed.', 'pos_embed.', 'stages.0.', 'stages.1.')):
+            return 0, num_layers
+        if name.startswith('stages.2.'):
+            return int(name.split('.')[2]) + 1, num_layers
+        return num_layers - 1, num_layers
+
+    def _check_checkpoint(self, state_dict: dict, prefix: str, *args) -> None:
+        """Refuse a state dict of another architecture, which loading that is not strict would pass over."""
+        own = {prefix + name: value for name, value in self.state_dict().items()}
+        loaded = {name: value for name, value in state_dict.items() if name in own}
+        if state_dict and not loaded:
+            raise ValueError(
+                f'The checkpoint holds nothing of this {type(self).__name__}: its names are like '
+                f'{next(iter(state_dict))!r} and not like {next(iter(own))!r}. Convert an official checkpoint with '
+                "tools/model_converters/convmae_official.py, and load a pretraining one with `prefix='backbone.'`."
+            )
+        for name, value in loaded.items():
+            if value.shape != own[name].shape and not name.startswith(f'{prefix}pos_embed.'):
+                raise ValueError(
+                    f'The checkpoint is of another architecture: {name} is {tuple(value.shape)} in it and '
+                    f'{tuple(own[name].shape)} in this model; set `arch`, `patch_sizes` and `kernel_size` to those of '
+                    'the checkpoint.'
+                )
+        for i, depth in enumerate(self.depths):
+            start = f'{prefix}stages.{i}.'
+            in_checkpoint = {name[len(start) :].split('.')[0] for name in state_dict if name.startswith(start)}
+            if in_checkpoint and len(in_checkpoint) != depth:
+                raise ValueError(
+                    f'The checkpoint is of another architecture: stage {i + 1} has {len(in_checkpoint)} blocks in it '
+                    f'and {depth} in this model; set `depths` in `arch` to those of the checkpoint.'
+                )

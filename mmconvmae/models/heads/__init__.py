@@ -1,0 +1,3 @@
+from .convmae_pretrain_head import ConvMAEPretrainHead
+
+__all__ = ['ConvMAEPretrainHead']

@@ -1,0 +1,3 @@
+from .convmae import ConvMAE
+
+__all__ = ['ConvMAE']

@@ -1,0 +1,26 @@
+"""Registry nodes of mmconvmae.
+
+Each is a child of mmengine's node of the same name, with the scope ``mmconvmae``. A config of any OpenMMLab library
+reaches what is registered here through ``custom_imports = dict(imports=['mmconvmae'])`` and a prefixed type, such as
+``type='mmconvmae.ConvViT'``.
+"""
+
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+# Backbones, necks, heads and algorithms.
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmconvmae', locations=['mmconvmae.models'])
+# Mask generators.
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmconvmae', locations=['mmconvmae.models'])
+# Steps of an image pipeline.
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmconvmae', locations=['mmconvmae.datasets'])
+# Functions that a config names, such as a dataloader's ``worker_init_fn``.
+FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='mmconvmae', locations=['mmconvmae.datasets'])
+# Things done at fixed points of a run.
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmconvmae', locations=['mmconvmae.hooks'])
+
+__all__ = ['FUNCTIONS', 'HOOKS', 'MODELS', 'TASK_UTILS', 'TRANSFORMS']
