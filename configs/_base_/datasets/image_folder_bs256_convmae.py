@@ -1,0 +1,12 @@
+# Every image in a folder and below it; labels are not needed.
+_base_ = './imagenet_bs256_convmae.py'
+
+train_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='CustomDataset',
+        data_root='data/images/',
+        with_label=False,
+        pipeline=_base_.train_pipeline,
+    ),
+)

@@ -1,0 +1,18 @@
+# bfloat16 has the range of float32, so the loss needs no scaling.
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    dtype='bfloat16',
+    loss_scale=dict(enabled=False),
+    optimizer=dict(type='AdamW', lr=1.5e-4 * 2048 / 256, betas=(0.9, 0.95), weight_decay=0.05),
+    # no weight decay on one-dimensional parameters: biases and norms
+    paramwise_cfg=dict(flat_decay_mult=0.0),
+)
+# the learning rate above is for this total batch size
+auto_scale_lr = dict(enable=True, base_batch_size=2048)
+
+# Warm-up, then half a cosine to 0 at the last epoch, whatever `max_epochs` is.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=40, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=40, eta_min=0.0, convert_to_iter_based=True),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1600)

@@ -1,0 +1,214 @@
+import json
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.optim import build_optim_wrapper
+from reference import encode
+
+from mmconvmae.checkpoint import from_official, to_official
+from mmconvmae.models import ConvViT
+from mmconvmae.registry import MODELS
+
+
+@pytest.fixture
+def model(small_arch, build):
+    return build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_indices=(0, 1, 2), out_type='featmap')).eval()
+
+
+def prefixed(model):
+    return {f'backbone.{name}': value for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize('kernel_size', [3, 5, 7])
+@pytest.mark.parametrize('patch_sizes', [(4, 2, 2), (2, 2, 1), (4, 4, 2)])
+def test_equals_reference(small_arch, build, kernel_size, patch_sizes):
+    model = build(
+        dict(
+            type='mmconvmae.ConvViT',
+            arch=small_arch,
+            img_size=(32, 64),
+            patch_sizes=patch_sizes,
+            kernel_size=kernel_size,
+            out_indices=(0, 1, 2),
+            out_type='featmap',
+        )
+    ).eval()
+    images = torch.randn(2, 3, 32, 64)
+    stage1, stage2, tokens = encode(prefixed(model), images, num_heads=2)
+    outs = model(images)
+    stage3 = tokens.transpose(1, 2).unflatten(2, model.get_grid(images))
+    torch.testing.assert_close(outs, (stage1, stage2, stage3), rtol=1e-4, atol=1e-5)
+
+
+def test_out_types(small_arch, build, model):
+    images = torch.randn(2, 3, 64, 32)
+    maps = model(images)
+    assert [tuple(x.shape) for x in maps] == [(2, 16, 16, 8), (2, 24, 8, 4), (2, 32, 4, 2)]
+    config = dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_indices=(0, 1, 2))
+    raw = build(dict(config, out_type='raw')).eval()
+    raw.load_state_dict(model.state_dict())
+    for tokens, x in zip(raw(images), maps):
+        torch.testing.assert_close(tokens, x.flatten(2).transpose(1, 2))
+    pooled = build(dict(config, out_type='avg_featmap')).eval()
+    pooled.load_state_dict(model.state_dict(), strict=False)
+    for i, (vector, x) in enumerate(zip(pooled(images), maps)):
+        norm = getattr(pooled, f'norm{i}')
+        expected = torch.nn.functional.layer_norm(x.mean((2, 3)), x.shape[1:2], norm.weight, norm.bias, 1e-6)
+        torch.testing.assert_close(vector, expected)
+
+
+def test_equals_the_authors_classifier(golden, build):
+    outputs = golden('official_tiny_finetune_outputs.npz')
+    official = torch.load(golden('official_tiny_finetune.pth'), weights_only=False)['model']
+    arch = dict(embed_dims=(32, 48, 96), depths=(1, 2, 2), num_heads=4, mlp_ratios=(4, 4, 4))
+    config = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='mmconvmae.ConvViT', arch=arch),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=96),
+    )
+    classifier = MODELS.build(config).eval()
+    classifier.load_state_dict(from_official(official))
+    feats = classifier.extract_feat(outputs['imgs'])
+    torch.testing.assert_close(feats[0], outputs['pooled'], rtol=1e-5, atol=1e-5 * outputs['pooled'].abs().max())
+    logits = classifier.head(feats)
+    torch.testing.assert_close(logits, outputs['logits'], rtol=1e-5, atol=1e-5 * outputs['logits'].abs().max())
+    maps = MODELS.build(dict(config['backbone'], out_indices=(0, 1), out_type='featmap')).eval()
+    maps.load_state_dict(classifier.backbone.state_dict(), strict=False)
+    stage1, stage2 = maps(outputs['imgs'])
+    for ours, theirs in ((stage1[:, :, ::4, ::4], outputs['stage1']), (stage2[:, :, ::2, ::2], outputs['stage2'])):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max())
+
+
+def test_layer_decay_equals_the_authors(golden):
+    expected = json.loads(golden('official_base_layer_decay.json').read_text())
+    with torch.device('meta'):
+        classifier = MODELS.build(
+            dict(
+                type='mmpretrain.ImageClassifier',
+                backbone=dict(type='mmconvmae.ConvViT', arch='base'),
+                head=dict(type='LinearClsHead', num_classes=1000, in_channels=768),
+            )
+        )
+    wrapper = build_optim_wrapper(
+        classifier,
+        ConfigDict(
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+            constructor='mmpretrain.LearningRateDecayOptimWrapperConstructor',
+            paramwise_cfg=dict(
+                layer_decay_rate=0.65,
+                flat_decay_mult=0.0,
+                norm_decay_mult=0.0,
+                custom_keys={'pos_embed': dict(decay_mult=0.0)},
+            ),
+        ),
+    )
+    groups = wrapper.optimizer.param_groups
+    assert sum(p.numel() for p in classifier.parameters()) / 1e6 == pytest.approx(85.37, abs=0.005)
+    names = to_official({group['param_name']: torch.empty(0) for group in groups})
+    ours = {
+        name: dict(lr_scale=group['lr_scale'], weight_decay=group['weight_decay']) for name, group in zip(names, groups)
+    }
+    assert ours.keys() == expected.keys()
+    for name, group in ours.items():
+        assert group == pytest.approx(expected[name]), name
+
+
+def test_gradient_checkpointing_changes_nothing(small_arch, build):
+    images = torch.randn(2, 3, 64, 64, requires_grad=True)
+    grads = []
+    for with_cp in (False, True):
+        model = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, with_cp=with_cp)).train()
+        model(images)[0].square().sum().backward()
+        grads.append([parameter.grad for parameter in model.parameters()])
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize('frozen_stages', [0, 1, 2, 3])
+def test_frozen_stages(small_arch, build, frozen_stages):
+    model = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, frozen_stages=frozen_stages, drop_path_rate=0.5))
+    model.train()
+    for i in range(3):
+        frozen = i < frozen_stages
+        for module in (model.patch_embeds[i], model.stages[i]):
+            assert all(parameter.requires_grad != frozen for parameter in module.parameters())
+            assert all(part.training != frozen for part in module.modules())
+    others = [*model.pos_embed.parameters(), *model.token_embed.parameters(), *model.norm2.parameters()]
+    assert all(parameter.requires_grad == (frozen_stages < 3) for parameter in others)
+
+
+def test_drop_path_rises_over_all_blocks():
+    model = ConvViT('base', drop_path_rate=0.14)
+    rates = [block.drop_path.drop_prob for stage in model.stages[:2] for block in stage]
+    rates += [block.attn.out_drop.drop_prob for block in model.stages[2]]
+    assert rates == pytest.approx([0.01 * i for i in range(15)])
+
+
+def test_other_image_size(small_arch, build):
+    images = torch.randn(1, 3, 64, 96)
+    model = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_type='raw')).eval()
+    other = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=(64, 96), out_type='raw')).eval()
+    other.load_state_dict(model.state_dict())  # resizes the position embedding once, here
+    torch.testing.assert_close(model(images), other(images))
+
+
+def test_image_that_the_stride_does_not_divide(model):
+    with pytest.raises(ValueError, match=r'The image is 64 x 100 pixels, which the total stride of 16 .* multiples of 16'):
+        model(torch.randn(1, 3, 64, 100))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(arch='giant'), "`arch` is 'giant'; choose one of tiny, small, base, large, huge"),
+        (dict(arch=dict(embed_dims=(16, 24, 32))), 'it needs'),
+        (dict(num_heads=5), 'width of stage 3, 32, is not divisible by its 5 heads'),
+        (dict(depths=(1, 2)), 'one value for each of the three stages'),
+        (dict(out_type='cls_token'), "`out_type` is 'cls_token'; choose one of raw, featmap, avg_featmap"),
+        (dict(out_indices=(0, 3)), 'the stages are 0, 1 and 2'),
+        (dict(kernel_size=4), 'needs an odd edge'),
+        (dict(patch_sizes=(4, 4)), 'one size for each of the three stages'),
+        (dict(frozen_stages=4), 'there are 3 stages'),
+        (dict(img_size=100), 'The image is 100 x 100 pixels'),
+    ],
+)
+def test_wrong_arguments(small_arch, change, message):
+    small_arch.update({key: change.pop(key) for key in list(change) if key in small_arch})
+    with pytest.raises(ValueError, match=message):
+        ConvViT(**{'arch': small_arch, 'img_size': 64, **change})
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(embed_dims=(8, 24, 32)), r'patch_embeds\.0\.projection\.weight is \(16, 3, 4, 4\) in it and \(8, 3, 4, 4\)'),
+        (dict(depths=(1, 2, 3)), 'stage 3 has 2 blocks in it and 3 in this model'),
+        (dict(depths=(1, 1, 2)), 'stage 2 has 2 blocks in it and 1 in this model'),
+    ],
+)
+def test_checkpoint_of_another_architecture(small_arch, model, change, message):
+    other = ConvViT({**small_arch, **change}, img_size=64)
+    with pytest.raises(ValueError, match=f'The checkpoint is of another architecture: .*{message}'):
+        other.load_state_dict(model.state_dict(), strict=False)
+
+
+def test_checkpoint_that_matches_nothing(golden, model):
+    official = torch.load(golden('official_tiny_pretrain.pth'), weights_only=False)['model']
+    with pytest.raises(ValueError, match="holds nothing of this ConvViT: its names are like 'pos_embed'"):
+        model.load_state_dict(official, strict=False)
+
+
+def test_pretraining_checkpoint_loads_by_prefix(small_arch, small_config, build, tmp_path):
+    pretrained = build(small_config)
+    torch.save(dict(state_dict=pretrained.state_dict()), tmp_path / 'pretrained.pth')
+    model = MODELS.build(
+        dict(
+            type='mmconvmae.ConvViT',
+            arch=small_arch,
+            img_size=64,
+            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'pretrained.pth'), prefix='backbone.'),
+        )
+    )
+    model.init_weights()
+    for name, value in pretrained.backbone.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmconvmae.models.layers import PositionEmbedding, sincos_position_embedding
+
+
+def test_first_half_encodes_the_column_and_second_the_row():
+    embedding = sincos_position_embedding((3, 5), 16).view(3, 5, 16)
+    row, column, i = 2, 4, 1
+    frequency = 1 / 10000 ** (i / 4)
+    expected = [f(place * frequency) for place in (column, row) for f in (math.sin, math.cos)]
+    torch.testing.assert_close(embedding[row, column, i::4], torch.tensor(expected))
+
+
+def test_width_not_divisible_by_four():
+    with pytest.raises(ValueError, match='divisible by 4, and 30 is not'):
+        sincos_position_embedding((3, 5), 30)
+
+
+def test_equals_the_authors(golden):
+    checkpoint = torch.load(golden('official_tiny_pretrain.pth'), weights_only=False)['model']
+    assert torch.equal(sincos_position_embedding((14, 14), 96), checkpoint['pos_embed'])
+    assert torch.equal(sincos_position_embedding((14, 14), 64), checkpoint['decoder_pos_embed'])
+
+
+def test_other_grids_are_bicubic():
+    embedding = PositionEmbedding((4, 4), 8, learnable=True)
+    embedding.init_weights()
+    maps = embedding.weight.view(1, 4, 4, 8).permute(0, 3, 1, 2)
+    expected = F.interpolate(maps, (6, 3), mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(embedding((6, 3)), expected)
+    assert embedding((4, 4)) is embedding.weight
+
+
+def test_checkpoint_of_another_grid_is_resized():
+    small, large = (PositionEmbedding((n, n + 2), 8, learnable=True) for n in (4, 6))
+    square = PositionEmbedding((5, 5), 8, learnable=True)
+    square.init_weights()
+    for embedding in (small, large):
+        embedding.load_state_dict(square.state_dict())
+        torch.testing.assert_close(embedding.weight, square(embedding.grid))
+
+
+def test_checkpoint_of_another_width_is_refused():
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        PositionEmbedding((4, 4), 8, learnable=True).load_state_dict(
+            PositionEmbedding((5, 5), 16, learnable=True).state_dict()
+        )

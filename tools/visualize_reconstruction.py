@@ -1,0 +1,131 @@
+"""Draw what a pretrained model makes of masked images: original, masked, reconstruction, and the visible part pasted in.
+
+python tools/visualize_reconstruction.py IMAGE... --config CONFIG --checkpoint CHECKPOINT --out OUT.png
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmengine.utils import track_iter_progress
+from torch import Tensor
+
+from mmconvmae.checkpoint import read_state_dict
+from mmconvmae.models import ConvMAE
+from mmconvmae.registry import MODELS, TRANSFORMS
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+
+COLUMNS = ('original', 'masked', 'reconstruction', 'reconstruction + visible')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('images', nargs='+', type=Path, help='image files')
+    parser.add_argument('--config', required=True, help='pretraining config')
+    parser.add_argument('--checkpoint', required=True, help='its checkpoint, decoder included')
+    parser.add_argument('--out', required=True, type=Path, help='picture to write, such as reconstruction.png')
+    parser.add_argument('--mask-ratio', type=float, help="share of each image to remove (default: the config's)")
+    parser.add_argument('--seed', type=int, default=0, help='seed of the masks')
+    return parser.parse_args()
+
+
+def load_model(config: Config, checkpoint: str) -> ConvMAE:
+    """Build a pretraining model with its trained weights.
+
+    Args:
+        config (Config): Pretraining config.
+        checkpoint (str): Checkpoint file.
+
+    Returns:
+        ConvMAE: The model, in eval mode.
+
+    Raises:
+        ValueError: If the checkpoint has no decoder or is of another architecture.
+    """
+    state_dict = read_state_dict(checkpoint, 'state_dict', trusted=True)
+    if not any(name.startswith('neck.decoder_') for name in state_dict):
+        raise ValueError(
+            f'{checkpoint} has no decoder, so it cannot reconstruct (released pretraining checkpoints hold the encoder '
+            'alone); use a checkpoint of your own pretraining.'
+        )
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        fault = str(error).splitlines()[1].strip()
+        raise ValueError(f'{checkpoint} does not fit the config: {fault}') from error
+    return model.eval()
+
+
+def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
+    """Reconstruct images and write the picture.
+
+    Args:
+        model (ConvMAE): Pretraining model.
+        images (list[Path]): Image files.
+        out (Path): File to write.
+    """
+    height, width = (edge * model.backbone.stride for edge in model.backbone.pos_embed.grid)
+    pipeline = Compose(
+        [
+            TRANSFORMS.build(transform)
+            for transform in (
+                dict(type='mmconvmae.LoadWholeImage'),
+                dict(type='ResizeEdge', scale=max(height, width), edge='short', backend='pillow'),
+                dict(type='CenterCrop', crop_size=(height, width)),
+                dict(type='PackInputs'),
+            )
+        ]
+    )
+    preprocessor = model.data_preprocessor
+
+    def to_picture(x: Tensor) -> Tensor:  # (3, H, W) as the model has it -> (H, W, 3) in [0, 1]
+        return ((x * preprocessor.std + preprocessor.mean) / 255).clamp(0, 1).permute(1, 2, 0)
+
+    figure, axes = plt.subplots(
+        len(images), len(COLUMNS), figsize=(2 * len(COLUMNS), 2 * len(images) + 0.3), squeeze=False, layout='constrained'
+    )
+    for row, path in zip(axes, track_iter_progress(images)):
+        data = pipeline(dict(img_path=str(path)))
+        data['inputs'] = data['inputs'][None]
+        original = preprocessor(data)['inputs']  # (1, 3, H, W)
+        reconstruction, removed = model.reconstruct(original)
+        pictures = (
+            to_picture(original[0]),
+            torch.where(removed[0, 0, ..., None], 0.5, to_picture(original[0])),
+            to_picture(reconstruction[0]),
+            to_picture(torch.where(removed, reconstruction, original)[0]),
+        )
+        for axis, picture in zip(row, pictures):
+            axis.imshow(picture)
+            axis.set_axis_off()
+    for axis, title in zip(axes[0], COLUMNS):
+        axis.set_title(title, fontsize=9)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+
+
+def main() -> None:
+    args = parse_args()
+    config = Config.fromfile(args.config)
+    init_default_scope('mmpretrain')
+    if args.mask_ratio is not None:
+        config.model.mask_generator.mask_ratio = args.mask_ratio
+    torch.manual_seed(args.seed)
+    try:
+        model = load_model(config, args.checkpoint)
+        draw(model, args.images, args.out)
+    except (OSError, ValueError) as error:
+        sys.exit(f'Error: no picture was made: {error}')
+    print(f'\nThe picture is {args.out}')
+
+
+if __name__ == '__main__':
+    main()
