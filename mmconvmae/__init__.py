@@ -1,4 +1,9 @@
-"""ConvMAE for OpenMMLab. Importing it checks versions and registers its modules and models; nothing else happens."""
+"""ConvMAE for OpenMMLab.
+
+Importing it checks versions and makes its modules and models known; nothing else happens. The modules themselves are
+imported by the registry when a config first names one: they build on ``mmpretrain.models``, which imports mmdet wherever
+that is installed.
+"""
 
 from pathlib import Path
 
@@ -24,7 +29,7 @@ _require('mmpretrain', mmpretrain.__version__, '1.2.0')
 
 from mmpretrain.apis import ModelHub  # noqa: E402
 
-from . import datasets, hooks, models  # noqa: E402, F401
+from . import registry  # noqa: E402, F401
 
 # The folder of configs, tools and model index that setup.py makes; without an installation there is none.
 _MIM = Path(__file__).parent / '.mim'

@@ -1,4 +1,6 @@
-"""Draw what a pretrained model makes of masked images: original, masked, reconstruction, and the visible part pasted in.
+"""Draw what a pretrained model makes of masked images.
+
+A row for each image: original, masked, reconstruction, and the reconstruction with the visible patches pasted in.
 
 python tools/visualize_reconstruction.py IMAGE... --config CONFIG --checkpoint CHECKPOINT --out OUT.png
 """
@@ -20,7 +22,7 @@ from mmconvmae.models import ConvMAE
 from mmconvmae.registry import MODELS, TRANSFORMS
 
 matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 COLUMNS = ('original', 'masked', 'reconstruction', 'reconstruction + visible')
 
@@ -90,7 +92,11 @@ def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
         return ((x * preprocessor.std + preprocessor.mean) / 255).clamp(0, 1).permute(1, 2, 0)
 
     figure, axes = plt.subplots(
-        len(images), len(COLUMNS), figsize=(2 * len(COLUMNS), 2 * len(images) + 0.3), squeeze=False, layout='constrained'
+        len(images),
+        len(COLUMNS),
+        figsize=(2 * len(COLUMNS), 2 * len(images) + 0.3),
+        squeeze=False,
+        layout='constrained',
     )
     for row, path in zip(axes, track_iter_progress(images)):
         data = pipeline(dict(img_path=str(path)))

@@ -68,9 +68,7 @@ _FC1 = ('ffn.0', 'ffn.0', 'ffn.layers.0.0')
 
 def _rename(state_dict: dict[str, Tensor], names: tuple[tuple[str, str], ...], origin: str) -> dict[str, Tensor]:
     # A parameter of a module is the module's name and .weight or .bias; some names are parameters themselves.
-    rules = [
-        (re.compile(re.escape(old).replace(r'\{\}', r'(\d+)') + r'(\.weight|\.bias|)'), new) for old, new in names
-    ]
+    rules = [(re.compile(re.escape(old).replace(r'\{\}', r'(\d+)') + r'(\.weight|\.bias|)'), new) for old, new in names]
     renamed, unknown = {}, []
     for name, value in state_dict.items():
         for pattern, new in rules:
@@ -237,10 +235,11 @@ def read_state_dict(path: str | os.PathLike, key: str, trusted: bool = False) ->
         ValueError: If the file is no whole checkpoint or has no such entry.
         OSError: If the file cannot be opened.
     """
+    file = open(path, 'rb')
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the authors keep their arguments in it
-            content = torch.load(path, map_location='cpu', weights_only=not trusted)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        with file, torch.serialization.safe_globals([argparse.Namespace]):  # the authors keep their arguments in it
+            content = torch.load(file, map_location='cpu', weights_only=not trusted)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f'{path} is truncated or not a PyTorch checkpoint ({reason}); fetch it again.') from error
     entry = content.get(key) if isinstance(content, dict) else None

@@ -16,7 +16,8 @@ class ConvMAE(BaseSelfSupervisor):
     ``extract_feat`` gives the backbone's features of whole images.
 
     Args:
-        mask_generator (dict): Config of the mask generator. Defaults to ``dict(type='mmconvmae.ConvMAEMaskGenerator')``.
+        mask_generator (dict): Config of the mask generator. Defaults to
+            ``dict(type='mmconvmae.ConvMAEMaskGenerator')``.
         **kwargs: Arguments of mmpretrain's ``BaseSelfSupervisor``: ``backbone`` (:class:`ConvMAEViT`), ``neck``
             (:class:`ConvMAEPretrainDecoder`), ``head`` (:class:`ConvMAEPretrainHead`), ``data_preprocessor``,
             ``init_cfg``.

@@ -44,7 +44,9 @@ def test_nothing_removed_reaches_what_is_visible(small_arch, build, cells_per_ed
 
 def test_without_a_mask_it_is_a_convvit(small_arch, build):
     model = make(small_arch, build, out_indices=(0, 1, 2))
-    plain = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_indices=(0, 1, 2), out_type='featmap')).eval()
+    plain = build(
+        dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_indices=(0, 1, 2), out_type='featmap')
+    ).eval()
     plain.load_state_dict(model.state_dict())
     images = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model(images), plain(images))

@@ -13,7 +13,9 @@ from mmconvmae.registry import MODELS
 
 @pytest.fixture
 def model(small_arch, build):
-    return build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_indices=(0, 1, 2), out_type='featmap')).eval()
+    return build(
+        dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_indices=(0, 1, 2), out_type='featmap')
+    ).eval()
 
 
 def prefixed(model):
@@ -126,7 +128,9 @@ def test_gradient_checkpointing_changes_nothing(small_arch, build):
 
 @pytest.mark.parametrize('frozen_stages', [0, 1, 2, 3])
 def test_frozen_stages(small_arch, build, frozen_stages):
-    model = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, frozen_stages=frozen_stages, drop_path_rate=0.5))
+    model = build(
+        dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, frozen_stages=frozen_stages, drop_path_rate=0.5)
+    )
     model.train()
     for i in range(3):
         frozen = i < frozen_stages
@@ -153,7 +157,9 @@ def test_other_image_size(small_arch, build):
 
 
 def test_image_that_the_stride_does_not_divide(model):
-    with pytest.raises(ValueError, match=r'The image is 64 x 100 pixels, which the total stride of 16 .* multiples of 16'):
+    with pytest.raises(
+        ValueError, match=r'The image is 64 x 100 pixels, which the total stride of 16 .* multiples of 16'
+    ):
         model(torch.randn(1, 3, 64, 100))
 
 
@@ -181,7 +187,10 @@ def test_wrong_arguments(small_arch, change, message):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (dict(embed_dims=(8, 24, 32)), r'patch_embeds\.0\.projection\.weight is \(16, 3, 4, 4\) in it and \(8, 3, 4, 4\)'),
+        (
+            dict(embed_dims=(8, 24, 32)),
+            r'patch_embeds\.0\.projection\.weight is \(16, 3, 4, 4\) in it and \(8, 3, 4, 4\)',
+        ),
         (dict(depths=(1, 2, 3)), 'stage 3 has 2 blocks in it and 3 in this model'),
         (dict(depths=(1, 1, 2)), 'stage 2 has 2 blocks in it and 1 in this model'),
     ],

@@ -10,7 +10,9 @@ def dense_reference(conv, x, tiles):
     size = x.shape[2]
     rows, columns = tiles.grid
     maps = torch.zeros(len(x), x.shape[-1], rows * size, columns * size, dtype=x.dtype)
-    places = [(b, n, i // columns * size, i % columns * size) for b, ids in enumerate(tiles.ids) for n, i in enumerate(ids)]
+    places = [
+        (b, n, i // columns * size, i % columns * size) for b, ids in enumerate(tiles.ids) for n, i in enumerate(ids)
+    ]
     for b, n, top, left in places:
         maps[b, :, top : top + size, left : left + size] = x[b, n].permute(2, 0, 1)
     maps = F.conv2d(maps, conv.weight, conv.bias, padding=conv.kernel_size[0] // 2, groups=len(conv.weight))

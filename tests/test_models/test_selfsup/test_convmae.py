@@ -48,9 +48,7 @@ def test_equals_the_authors(golden, conv_mode):
         dict(
             type='mmconvmae.ConvMAE',
             backbone=dict(type='mmconvmae.ConvMAEViT', arch=arch, conv_mode=conv_mode),
-            neck=dict(
-                type='mmconvmae.ConvMAEPretrainDecoder', in_channels=widths, embed_dims=64, depth=2, num_heads=4
-            ),
+            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', in_channels=widths, embed_dims=64, depth=2, num_heads=4),
             head=dict(type='mmconvmae.ConvMAEPretrainHead'),
         )
     )

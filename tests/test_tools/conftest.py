@@ -1,0 +1,85 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run_tool():
+    """Runs a script of tools/ and gives its completed process."""
+
+    def run(script, *args):
+        command = [sys.executable, ROOT / 'tools' / script, *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def photos(tmp_path_factory):
+    """A folder of crops of real photographs: train/ and val/."""
+    out = tmp_path_factory.mktemp('photos') / 'crops'
+    script = ROOT / 'tools' / 'dataset_converters' / 'skimage_photos.py'
+    subprocess.run(
+        [sys.executable, script, out, '--train', '24', '--val', '6', '--size', '72'], check=True, capture_output=True
+    )
+    return out
+
+
+@pytest.fixture
+def train_config(tmp_path, photos):
+    """A file with a config that trains a small model on the photographs in seconds, and lines to add to it."""
+
+    def write(extra=''):
+        base = next((ROOT / 'configs' / 'convmae').glob('*tiny*demo*.py'))
+        text = dedent(
+            f"""
+            _base_ = {str(base)!r}
+            model = dict(
+                backbone=dict(
+                    arch=dict(
+                        _delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2)
+                    ),
+                    img_size=64,
+                ),
+                neck=dict(in_channels=(16, 24, 32), img_size=64, embed_dims=16, depth=1, num_heads=2),
+            )
+            train_pipeline = _base_.train_pipeline
+            train_pipeline[1].update(scale=64)
+            train_dataloader = dict(
+                batch_size=4,
+                num_workers=2,
+                dataset=dict(data_root={str(photos / 'train')!r}, pipeline=train_pipeline),
+            )
+            auto_scale_lr = dict(base_batch_size=4)
+            train_cfg = dict(max_epochs=3)
+            default_hooks = dict(logger=dict(interval=1))
+            resume = True
+            work_dir = {str(tmp_path / 'work')!r}
+            """
+        )
+        path = tmp_path / 'small.py'
+        path.write_text(text + dedent(extra))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def read_losses():
+    """Reads the losses that a run logged, by iteration; of an iteration logged twice the later."""
+
+    def read(work_dir):
+        losses = {}
+        for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+            for line in log.read_text().splitlines():
+                entry = json.loads(line)
+                losses[entry['iter']] = entry['loss']
+        return losses
+
+    return read

@@ -1,0 +1,35 @@
+import torch
+
+
+def convert(run_tool, *args):
+    return run_tool('model_converters/convmae_official.py', *args)
+
+
+def test_there_and_back(run_tool, golden, tmp_path):
+    source, ours, back = golden('official_tiny_pretrain.pth'), tmp_path / 'new' / 'ours.pth', tmp_path / 'back.pth'
+    result = convert(run_tool, source, ours)
+    assert result.returncode == 0, result.stderr
+    assert '119 tensors written' in result.stdout and "'embed_dims': (32, 48, 96)" in result.stdout
+    assert 'set `num_heads`' in result.stdout
+    result = convert(run_tool, ours, back, '--to-official')
+    assert result.returncode == 0, result.stderr
+    official = torch.load(source, weights_only=False)['model']
+    returned = torch.load(back)['model']
+    assert returned.keys() == official.keys()
+    assert all(torch.equal(returned[name], value) for name, value in official.items())
+
+
+def test_wrong_files_leave_nothing(run_tool, golden, tmp_path):
+    truncated = tmp_path / 'truncated.pth'
+    truncated.write_bytes(golden('official_tiny_pretrain.pth').read_bytes()[:10000])
+    foreign = tmp_path / 'foreign.pth'
+    torch.save(dict(model=torch.nn.Linear(2, 2).state_dict()), foreign)
+    for source, message in (
+        (truncated, 'truncated or not a PyTorch checkpoint'),
+        (foreign, 'is it a checkpoint of something else?'),
+        (tmp_path / 'missing.pth', 'No such file'),
+    ):
+        result = convert(run_tool, source, tmp_path / 'out.pth')
+        assert result.returncode == 1
+        assert message in result.stderr and 'Traceback' not in result.stderr
+        assert not list(tmp_path.glob('*out.pth*'))
