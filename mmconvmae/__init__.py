@@ -1,8 +1,8 @@
 """ConvMAE for OpenMMLab.
 
-Importing it checks versions and makes its modules and models known; nothing else happens. The modules themselves are
-imported by the registry when a config first names one: they build on ``mmpretrain.models``, which imports mmdet wherever
-that is installed.
+Importing it checks versions and makes its modules and models known; nothing else happens. The modules themselves
+are imported by the registry when a config first names one: they build on ``mmpretrain.models``, which imports mmdet
+wherever that is installed.
 """
 
 from pathlib import Path
