@@ -1,0 +1,281 @@
+"""Time a pretraining step of ConvMAE beside its published form and its rivals, in turn within one process.
+
+python tools/benchmarks/pretrain_speed.py [--arch base --batch-size 16 --dtype float32 --device cpu ...]
+
+A step is forward and backward, and with --optimizer AdamW too. Each round takes one step of every contender, so that
+whatever slows the machine slows them all; ratios are taken round by round. Peak memory is that of a process of its own
+for each. Multiply-adds are those of matrix products, convolutions and attention in a forward pass; the last column is
+three times as many, for forward and backward, over what the machine does in large matrix products of the same type.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import torch
+import torch.nn as nn
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+from published_form import PublishedConvMAE
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmconvmae.models import ConvViT
+from mmconvmae.registry import MODELS
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+
+class HieraMAE(nn.Module):
+    """Hiera's MAE with the interface of the others."""
+
+    def __init__(self, mask_ratio: float) -> None:
+        super().__init__()
+        from hiera.hiera_mae import mae_hiera_base_224
+
+        self.model = mae_hiera_base_224()
+        self.mask_ratio = mask_ratio
+
+    def loss(self, images: Tensor, data_samples: None) -> dict[str, Tensor]:
+        return dict(loss=self.model(images, mask_ratio=self.mask_ratio)[0])
+
+
+def convmae(args: argparse.Namespace, conv_mode: str) -> nn.Module:
+    return MODELS.build(
+        dict(
+            type='mmconvmae.ConvMAE',
+            mask_generator=dict(type='mmconvmae.ConvMAEMaskGenerator', mask_ratio=args.mask_ratio),
+            backbone=dict(type='mmconvmae.ConvMAEViT', arch=args.arch, conv_mode=conv_mode),
+            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', in_channels=ConvViT.arch_zoo[args.arch]['embed_dims']),
+            head=dict(type='mmconvmae.ConvMAEPretrainHead'),
+        )
+    )
+
+
+def mae(args: argparse.Namespace) -> nn.Module:
+    loss = dict(type='PixelReconstructionLoss', criterion='L2')
+    return MODELS.build(
+        dict(
+            type='mmpretrain.MAE',
+            backbone=dict(type='MAEViT', arch='b', patch_size=16, mask_ratio=args.mask_ratio),
+            neck=dict(type='MAEPretrainDecoder', embed_dim=768, decoder_embed_dim=512),
+            head=dict(type='MAEPretrainHead', norm_pix=True, loss=loss),
+        )
+    )
+
+
+def spark(args: argparse.Namespace) -> nn.Module:
+    # mmpretrain's config for small, with the width of base, which is as large as ConvViT-B
+    return MODELS.build(
+        dict(
+            type='mmpretrain.SparK',
+            input_size=224,
+            downsample_raito=32,
+            mask_ratio=args.mask_ratio,
+            enc_dec_norm_cfg=dict(type='SparseLN2d', eps=1e-6),
+            enc_dec_norm_dim=1024,
+            backbone=dict(type='SparseConvNeXt', arch='base', out_indices=(0, 1, 2, 3), gap_before_output=False),
+            neck=dict(type='SparKLightDecoder', feature_dim=512, upsample_ratio=32, mid_channels=0, last_act=False),
+            head=dict(type='SparKPretrainHead', loss=dict(type='PixelReconstructionLoss', criterion='L2')),
+        )
+    )
+
+
+CONTENDERS: dict[str, tuple[str, Callable]] = {
+    'visible': ('ConvMAE, visible blocks only', lambda args: convmae(args, 'visible')),
+    'dense': ('ConvMAE, dense', lambda args: convmae(args, 'masked')),
+    'published': (
+        'ConvMAE, published form',
+        lambda args: PublishedConvMAE(ConvViT.arch_zoo[args.arch], args.mask_ratio),
+    ),
+    'mae': ('MAE ViT-B (mmpretrain)', mae),
+    'spark': ('SparK ConvNeXt-B (mmpretrain)', spark),
+    'hiera': ('Hiera-B MAE (hiera-transformer)', lambda args: HieraMAE(args.mask_ratio)),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=['visible', 'dense', 'published', 'mae'])
+    parser.add_argument('--reference', choices=CONTENDERS, default='mae', help='what ratios are to')
+    parser.add_argument('--arch', choices=ConvViT.arch_zoo, default='base', help='size of ConvMAE')
+    parser.add_argument('--batch-size', type=int, default=16)
+    parser.add_argument('--mask-ratio', type=float, default=0.75)
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of autocast')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--threads', type=int, help='number of CPU threads')
+    parser.add_argument('--rounds', type=int, default=5, help='timed steps of each, after one that is not')
+    parser.add_argument('--optimizer', action='store_true', help='take an AdamW step too')
+    parser.add_argument('--no-memory', action='store_true', help='leave out peak memory')
+    parser.add_argument('--json', type=Path, help='file for the figures')
+    parser.add_argument('--chart', type=Path, help='file for a bar chart')
+    parser.add_argument('--memory-of', choices=CONTENDERS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Contender:
+    """A model with random weights and images, ready to take training steps."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        torch.manual_seed(0)
+        self.args = args
+        self.model = CONTENDERS[name][1](args).to(args.device).train()
+        self.images = torch.randn(args.batch_size, 3, 224, 224, device=args.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4) if args.optimizer else None
+
+    def step(self) -> None:
+        """Take one training step and wait for it."""
+        self.model.zero_grad()
+        dtype = getattr(torch, self.args.dtype)
+        with torch.autocast(self.args.device, dtype, enabled=dtype != torch.float32):
+            loss = self.model.loss(self.images, None)['loss']
+        loss.backward()
+        if self.optimizer is not None:
+            self.optimizer.step()
+        loss.item()
+
+
+def timed(step: Callable, device: str) -> float:
+    """Seconds that a call takes, its work on the device included."""
+    start = time.perf_counter()
+    step()
+    if device == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure_memory(args: argparse.Namespace) -> float:
+    """Peak memory of a few steps in this process, in GiB: of the device, or of the process on a CPU."""
+    contender = Contender(args.memory_of, args)
+    for _ in range(3):
+        contender.step()
+    if args.device == 'cuda':
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def count_multiply_adds(name: str, args: argparse.Namespace) -> int | None:
+    """Multiply-adds of a forward pass for one image, or None where the model cannot do without values."""
+    try:
+        with torch.device('meta'), FlopCounterMode(display=False) as counter, torch.no_grad():
+            CONTENDERS[name][1](args).loss(torch.rand(1, 3, 224, 224), None)
+    except (NotImplementedError, RuntimeError):
+        return None
+    return counter.get_total_flops() // 2
+
+
+def matrix_rate(args: argparse.Namespace) -> float:
+    """Multiply-adds a second of large matrix products, the best of several."""
+    size = 8192 if args.device == 'cuda' else 2048
+    a, b = (torch.randn(size, size, device=args.device, dtype=getattr(torch, args.dtype)) for _ in range(2))
+    return size**3 / min(timed(lambda: torch.mm(a, b), args.device) for _ in range(8))
+
+
+def run(args: argparse.Namespace) -> list[dict]:
+    """Measure every contender.
+
+    Args:
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        list[dict]: Figures of each, in the order of the command line.
+    """
+    memory = {}
+    if not args.no_memory:
+        for name in args.contenders:
+            print(f'Peak memory of {CONTENDERS[name][0]} ...', flush=True)
+            command = [sys.executable, *sys.argv, '--memory-of', name]
+            memory[name] = float(subprocess.check_output(command, text=True).splitlines()[-1])
+
+    contenders = {name: Contender(name, args) for name in args.contenders}
+    seconds = {name: [] for name in contenders}
+    progress = ProgressBar((args.rounds + 1) * len(contenders))
+    for round_ in range(args.rounds + 1):
+        for name, contender in contenders.items():
+            elapsed = timed(contender.step, args.device)
+            if round_ > 0:
+                seconds[name].append(elapsed)
+            progress.update()
+    print()
+    rate = matrix_rate(args)
+    results = []
+    for name in contenders:
+        median = statistics.median(seconds[name])
+        multiply_adds = count_multiply_adds(name, args)
+        ratios = [own / other for own, other in zip(seconds[name], seconds.get(args.reference, []))]
+        results.append(
+            dict(
+                name=CONTENDERS[name][0],
+                seconds_per_step=median,
+                images_per_second=args.batch_size / median,
+                ratio=statistics.median(ratios) if ratios else None,
+                peak_memory_gib=memory.get(name),
+                multiply_adds=multiply_adds,
+                share_of_matrix_rate=multiply_adds and 3 * multiply_adds * args.batch_size / median / rate,
+                all_seconds=seconds[name],
+            )
+        )
+    return results
+
+
+def print_table(results: list[dict], args: argparse.Namespace) -> None:
+    """Print figures as a Markdown table."""
+    columns = {
+        's / step': ('seconds_per_step', '{:.3f}'),
+        'images / s': ('images_per_second', '{:.1f}'),
+        f'time / {args.reference}': ('ratio', '{:.2f}'),
+        'memory, GiB': ('peak_memory_gib', '{:.2f}'),
+        'multiply-adds, G': ('multiply_adds', '{:.2f}'),
+        'share of matrix rate': ('share_of_matrix_rate', '{:.0%}'),
+    }
+    print(f'| | {" | ".join(columns)} |')
+    print(f'|{" --- |" * (len(columns) + 1)}')
+    for result in results:
+        cells = []
+        for key, form in columns.values():
+            value = result[key]
+            if key == 'multiply_adds' and value is not None:
+                value /= 1e9
+            cells.append('-' if value is None else form.format(value))
+        print(f'| {result["name"]} | {" | ".join(cells)} |')
+
+
+def draw_chart(results: list[dict], args: argparse.Namespace) -> None:
+    """Draw seconds per step as bars."""
+    figure, axis = plt.subplots(figsize=(7, 0.5 * len(results) + 1), layout='constrained')
+    bars = axis.barh([result['name'] for result in results], [result['seconds_per_step'] for result in results])
+    axis.bar_label(bars, fmt='%.3g', padding=3)
+    axis.invert_yaxis()
+    axis.margins(x=0.1)
+    axis.set_xlabel(f's / step: batch {args.batch_size}, {args.dtype}, {args.device}')
+    args.chart.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.chart, dpi=150)
+
+
+def main() -> None:
+    args = parse_args()
+    init_default_scope('mmpretrain')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print(measure_memory(args))
+        return
+    results = run(args)
+    print_table(results, args)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=1))
+    if args.chart:
+        draw_chart(results, args)
+
+
+if __name__ == '__main__':
+    main()
