@@ -90,7 +90,7 @@ class ConvMAEViT(ConvViT):
                 "`conv_mode='visible'` computes whole blocks, and this mask removes parts of them; use "
                 "`conv_mode='masked'` or a generator with `cells_per_edge=1`."
             )
-        tiles = TileIndex(mask.ids_keep, mask.grid)
+        tiles = TileIndex.from_ids(mask.ids_keep, mask.grid)
         x = gather_tiles(cut_tiles(x, self.stride), mask.ids_keep)  # (B, N, 16, 16, 3)
         stage1 = self.forward_conv_stage(0, x, tiles)  # (B, N, 4, 4, C1)
         stage2 = self.forward_conv_stage(1, stage1, tiles)  # (B, N, 2, 2, C2)

@@ -29,7 +29,7 @@ def test_tiles_equal_dense_maps(kernel_size, size, grid):
     torch.manual_seed(0)
     conv = DepthwiseConv2d(6, kernel_size).double()
     ids = torch.stack([torch.randperm(grid[0] * grid[1])[:5] for _ in range(3)])
-    tiles = TileIndex(ids, grid)
+    tiles = TileIndex.from_ids(ids, grid)
     x = torch.randn(3, 5, size, size, 6, dtype=torch.float64, requires_grad=True)
     outputs = conv(x, tiles), dense_reference(conv, x, tiles)
     torch.testing.assert_close(*outputs)
