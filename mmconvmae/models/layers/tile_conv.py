@@ -5,8 +5,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .patch_embed import cut_tiles, gather_tiles, join_tiles
-
 try:
     from .tile_conv_triton import tile_conv2d_triton
 except ImportError:  # no Triton: PyTorch's operators do the same
@@ -42,15 +40,39 @@ class TileIndex:
         order = torch.arange(ids.shape[1], dtype=torch.int32, device=ids.device).expand_as(ids)
         return cls(ids, slots.scatter(1, ids, order), grid)
 
+    def windows(self, size: int, radius: int) -> Tensor:
+        """Where to find the positions of each tile and of a border around it among the positions of all tiles.
+
+        Args:
+            size (int): Edge of a tile, t, in positions.
+            radius (int): Width of the border.
+
+        Returns:
+            Tensor: For each position of each window its place in the B * N * t * t positions, or that number itself
+            where there is no tile; shape (B * N, t + 2 * radius, t + 2 * radius), int64.
+        """
+        batch, num_tiles = self.ids.shape
+        rows, columns = self.grid
+        offsets = torch.arange(-radius, size + radius, device=self.ids.device)
+        row = (self.ids // columns * size)[..., None, None] + offsets[:, None]  # (B, N, e, 1)
+        column = (self.ids % columns * size)[..., None, None] + offsets  # (B, N, 1, e)
+        inside = (row >= 0) & (row < rows * size) & (column >= 0) & (column < columns * size)
+        place = (row // size * columns + column // size).where(inside, 0)  # (B, N, e, e)
+        slot = self.slots.gather(1, place.flatten(1)).view_as(place).long()
+        image = torch.arange(batch, device=self.ids.device).view(-1, 1, 1, 1)
+        position = ((image * num_tiles + slot) * size + row % size) * size + column % size
+        return position.where(inside & (slot >= 0), batch * num_tiles * size * size).flatten(0, 1)
+
 
 def tile_conv2d(x: Tensor, weight: Tensor, bias: Tensor, tiles: TileIndex) -> Tensor:
     """Depthwise convolution of maps of which only some tiles exist.
 
     What it computes: lay the tiles on maps of zeros, convolve the maps with stride 1 and zero padding that keeps their
-    size, and take the same tiles out again.
+    size, and take the same tiles out again. No such maps are made.
 
-    On CUDA one Triton kernel does so without the maps, looking neighbours up in the index, and is deterministic; it
-    accumulates in float32. Elsewhere PyTorch's operators do, maps and all.
+    On CUDA it is a Triton kernel, which looks neighbours up in the index; elsewhere each tile is gathered with the
+    border that the kernel reaches, and PyTorch's convolution does the rest. Both are deterministic. The kernel
+    accumulates in float32.
 
     Args:
         x (Tensor): Tiles of shape (B, N, t, t, C).
@@ -63,18 +85,43 @@ def tile_conv2d(x: Tensor, weight: Tensor, bias: Tensor, tiles: TileIndex) -> Te
     """
     if x.is_cuda and tile_conv2d_triton is not None:
         return tile_conv2d_triton(x, weight, bias, tiles.ids, tiles.slots, tiles.grid[1])
-    size = x.shape[2]
-    maps = x.new_zeros(len(x), tiles.grid[0] * tiles.grid[1], *x.shape[2:])
-    index = tiles.ids.view(*tiles.ids.shape, 1, 1, 1).expand_as(x)
-    maps = join_tiles(maps.scatter(1, index, x), tiles.grid)  # (B, H, W, C)
-    return gather_tiles(cut_tiles(conv_channels_last(maps, weight, bias), size), tiles.ids)
+    windows = tiles.windows(x.shape[2], weight.shape[-1] // 2)
+    return _WindowConv.apply(x, weight, bias, windows)
 
 
-def conv_channels_last(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise convolution of maps of shape (B, H, W, C), with zero padding that keeps their size."""
-    x = x.permute(0, 3, 1, 2)  # (B, C, H, W), a view
-    x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
-    return x.permute(0, 2, 3, 1)
+class _WindowConv(torch.autograd.Function):
+    """Tile convolution by gathering windows.
+
+    Written as a function of its own because the gradient of a gather is a scatter, which is slow, while the gradient
+    of this convolution is one of the same kind: with the kernel turned half round.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, windows: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            patches = _gather_windows(x, windows)
+            out = F.conv2d(patches, weight.to(x.dtype), bias.to(x.dtype), groups=len(weight))
+        ctx.save_for_backward(patches, weight, windows)
+        return out.permute(0, 2, 3, 1).view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        patches, weight, windows = ctx.saved_tensors
+        channels = len(weight)
+        weight_ = weight.to(grad.dtype)
+        grad_x = F.conv2d(_gather_windows(grad, windows), weight_.flip(2, 3), groups=channels)
+        grad_out = grad.flatten(0, 1).permute(0, 3, 1, 2)  # (B * N, C, t, t)
+        _, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad_out, patches, weight_, None, [1, 1], [0, 0], [1, 1], False, [0, 0], channels, [False, True, False]
+        )
+        grad_bias = grad.flatten(0, -2).sum(0)
+        return grad_x.permute(0, 2, 3, 1).view_as(grad), grad_weight.to(weight), grad_bias.to(weight), None
+
+
+def _gather_windows(x: Tensor, windows: Tensor) -> Tensor:
+    """Tiles of shape (B, N, t, t, C) -> windows of shape (B * N, C, e, e), channels last in memory."""
+    positions = torch.cat([x.reshape(-1, x.shape[-1]), x.new_zeros(1, x.shape[-1])])
+    return positions.index_select(0, windows.flatten()).view(*windows.shape, -1).permute(0, 3, 1, 2)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -98,6 +145,7 @@ class DepthwiseConv2d(nn.Conv2d):
         Returns:
             Tensor: The same shape as ``x``; of tiles see :func:`tile_conv2d`.
         """
-        if tiles is None:
-            return conv_channels_last(x, self.weight, self.bias)
-        return tile_conv2d(x, self.weight, self.bias, tiles)
+        if tiles is not None:
+            return tile_conv2d(x, self.weight, self.bias, tiles)
+        x = x.permute(0, 3, 1, 2)  # (B, C, H, W), a view: channels last in memory
+        return super().forward(x).permute(0, 2, 3, 1)

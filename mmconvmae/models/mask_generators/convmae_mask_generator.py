@@ -27,6 +27,45 @@ class ConvMAEMask:
     ids_predict: Tensor
     grid: tuple[int, int]
 
+    @classmethod
+    def from_order(cls, ids_shuffle: Tensor, num_keep: int, grid: tuple[int, int]) -> 'ConvMAEMask':
+        """Make block-wise masks that keep the first blocks of an order.
+
+        Args:
+            ids_shuffle (Tensor): The blocks of each image in some order, shape (B, L), int64.
+            num_keep (int): Number of blocks to keep.
+            grid (tuple[int, int]): Rows and columns of blocks.
+
+        Returns:
+            ConvMAEMask: The masks.
+        """
+        ids_restore = torch.argsort(ids_shuffle, dim=1)
+        removed = (ids_restore >= num_keep).unflatten(1, grid)
+        return cls(removed, ids_shuffle[:, :num_keep], ids_restore, ids_shuffle[:, num_keep:], tuple(grid))
+
+    @classmethod
+    def from_removed(cls, removed: Tensor) -> 'ConvMAEMask':
+        """Make block-wise masks of your own.
+
+        Args:
+            removed (Tensor): True for the blocks to remove, shape (B, rows, columns), bool.
+
+        Returns:
+            ConvMAEMask: The masks.
+
+        Raises:
+            ValueError: If the images do not all have the same number of removed blocks, or if it is none or all.
+        """
+        counts = removed.flatten(1).sum(1).tolist()
+        num_blocks = removed[0].numel()
+        if len(set(counts)) > 1 or not 0 < counts[0] < num_blocks:
+            raise ValueError(
+                f'The images of a batch have {counts} of {num_blocks} blocks removed; remove the same number of each, '
+                'neither none nor all.'
+            )
+        order = torch.argsort(removed.flatten(1).byte(), dim=1, stable=True)
+        return cls.from_order(order, num_blocks - counts[0], tuple(removed.shape[1:]))
+
     @property
     def is_block_wise(self) -> bool:
         """Whether each block is removed or kept as a whole."""
@@ -116,11 +155,10 @@ class ConvMAEMaskGenerator:
                 'use larger images or another `mask_ratio`.'
             )
         ids_shuffle = torch.argsort(noise, dim=1)
-        ids_restore = torch.argsort(ids_shuffle, dim=1)
-        removed = (ids_restore >= num_keep).unflatten(1, tuple(n * self.cells_per_edge for n in grid))
         if self.cells_per_edge == 1:
-            ids_keep, ids_predict = ids_shuffle[:, :num_keep], ids_shuffle[:, num_keep:]
-        else:  # nearly every block has a visible cell, so stage 3 sees them all
-            ids_keep = torch.arange(grid[0] * grid[1], device=noise.device).expand(len(noise), -1)
-            ids_restore = ids_predict = ids_keep
-        return ConvMAEMask(removed, ids_keep, ids_restore, ids_predict, tuple(grid))
+            return ConvMAEMask.from_order(ids_shuffle, num_keep, grid)
+        removed = torch.argsort(ids_shuffle, dim=1) >= num_keep
+        removed = removed.unflatten(1, tuple(n * self.cells_per_edge for n in grid))
+        # nearly every block has a visible cell, so stage 3 sees them all
+        blocks = torch.arange(grid[0] * grid[1], device=noise.device).expand(len(noise), -1)
+        return ConvMAEMask(removed, ids_keep=blocks, ids_restore=blocks, ids_predict=blocks, grid=tuple(grid))

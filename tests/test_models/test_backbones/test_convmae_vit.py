@@ -63,6 +63,14 @@ def test_gradient_checkpointing_changes_nothing(small_arch, build, conv_mode):
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.parametrize('conv_mode', ['visible', 'masked'])
+def test_compiles_without_a_graph_break(small_arch, build, conv_mode):
+    model = make(small_arch, build, conv_mode=conv_mode)
+    images, mask = torch.randn(2, 3, 64, 64), ConvMAEMaskGenerator()(2, (4, 4))
+    compiled = torch.compile(model, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(images, mask), model(images, mask))
+
+
 def test_initialisation_of_pretraining():
     torch.manual_seed(0)
     model = ConvMAEViT('small')

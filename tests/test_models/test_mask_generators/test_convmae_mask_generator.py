@@ -2,7 +2,7 @@ import pytest
 import torch
 from reference import kept_blocks
 
-from mmconvmae.models import ConvMAEMaskGenerator
+from mmconvmae.models import ConvMAEMask, ConvMAEMaskGenerator
 
 
 @pytest.mark.parametrize('ratio', [0.1, 0.5, 0.6, 0.75, 0.9])
@@ -69,3 +69,17 @@ def test_no_block_left_visible():
 def test_no_block_removed():
     with pytest.raises(ValueError, match='removes none'):
         ConvMAEMaskGenerator(1e-20)(2, (2, 2))
+
+
+def test_mask_of_ones_own():
+    removed = torch.tensor([[[True, False, True]], [[False, True, True]]])
+    mask = ConvMAEMask.from_removed(removed)
+    assert mask.grid == (1, 3) and torch.equal(mask.removed, removed)
+    assert mask.ids_keep.tolist() == [[1], [0]]
+    assert mask.ids_predict.tolist() == [[0, 2], [1, 2]]
+
+
+@pytest.mark.parametrize('removed', [[[1, 0, 1], [0, 0, 1]], [[0, 0, 0]] * 2, [[1, 1, 1]] * 2])
+def test_masks_of_different_size(removed):
+    with pytest.raises(ValueError, match='of 3 blocks removed; remove the same number of each, neither none nor all'):
+        ConvMAEMask.from_removed(torch.tensor(removed).bool().unsqueeze(1))
