@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/environment.sh
 
-CONFIG=configs/convmae/convmae_convvit-tiny-p16_1xb32-coslr-8e_demo-128px.py
+CONFIG=configs/convmae/convmae_convvit-tiny-p16_1xb16-coslr-8e_demo-128px.py
 WORK_DIR=work_dirs/demo
 
 make_environment .venv without requirements/mminstall.txt requirements/runtime.txt requirements/demo.txt

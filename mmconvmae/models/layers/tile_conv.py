@@ -98,10 +98,9 @@ class _WindowConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, windows: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            patches = _gather_windows(x, windows)
-            out = F.conv2d(patches, weight.to(x.dtype), bias.to(x.dtype), groups=len(weight))
-        ctx.save_for_backward(patches, weight, windows)
+        patches = _gather_windows(x, windows)
+        out = F.conv2d(patches, weight.to(x.dtype), bias.to(x.dtype), groups=len(weight))
+        ctx.save_for_backward(patches.to(out.dtype), weight, windows)  # autocast may have lowered it
         return out.permute(0, 2, 3, 1).view_as(x)
 
     @staticmethod

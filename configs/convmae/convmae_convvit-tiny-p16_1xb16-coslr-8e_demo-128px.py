@@ -9,7 +9,7 @@ model = dict(
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].update(scale=128, crop_ratio_range=(0.4, 1.0))
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=2,
     dataset=dict(data_root='data/demo/train/', pipeline=train_pipeline),
 )
@@ -20,13 +20,13 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
     paramwise_cfg=dict(flat_decay_mult=0.0),
 )
-auto_scale_lr = dict(base_batch_size=32)
+auto_scale_lr = dict(base_batch_size=16)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=1, eta_min=0.0, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=8)
 
-default_hooks = dict(logger=dict(interval=10))
+default_hooks = dict(logger=dict(interval=16))
 # every demonstration begins anew
 resume = False
