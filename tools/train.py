@@ -1,6 +1,6 @@
 """Train a config of any OpenMMLab library, also in several processes without an accelerator.
 
-mim train mmconvmae CONFIG [--launcher pytorch --gpus N]
+mim train mmconvmae CONFIG [--launcher pytorch]
 """
 
 import argparse

@@ -93,6 +93,12 @@ class RecordHook(Hook):
 """
 
 
+def test_help_does_not_mislead_mim(run_tool):
+    """mim looks for the name of an option of older scripts in the help, and then passes another one that they had."""
+    result = run_tool('train.py', '-h')
+    assert result.returncode == 0 and '--gpus' not in result.stdout
+
+
 def test_two_processes_on_a_cpu(train_config, tmp_path):
     (tmp_path / 'record_plugin.py').write_text(RECORD_PLUGIN)
     config = train_config(

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer, to_2tuple
@@ -88,7 +89,7 @@ class ConvMAEPretrainDecoder(MultiScaleFusion):
         init_cfg (dict | list[dict], optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``num_heads`` does not divide ``embed_dims``.
+        ValueError: If ``num_heads`` does not divide ``embed_dims``, or without a block.
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class ConvMAEPretrainDecoder(MultiScaleFusion):
                 f'The decoder width of {embed_dims} is not divisible by its {num_heads} heads; change `embed_dims` or '
                 '`num_heads` of the neck.'
             )
+        if depth < 1:
+            raise ValueError(f'The decoder has {depth} blocks; set `depth` of the neck to 1 or more.')
         patch_size = math.prod(patch_sizes)
         self.decoder_embed = nn.Linear(in_channels[2], embed_dims)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
@@ -151,8 +154,29 @@ class ConvMAEPretrainDecoder(MultiScaleFusion):
         mask_tokens = self.mask_token.to(x.dtype).expand(len(x), num_removed, -1)
         x = gather_tiles(torch.cat([x, mask_tokens], dim=1), mask.ids_restore)  # (B, L, D), row by row
         x = x + self.decoder_pos_embed(mask.grid)
-        for block in self.decoder_blocks:
+        for block in self.decoder_blocks[:-1]:
             x = block(x)
-        if not all_patches:
-            x = gather_tiles(x, mask.ids_predict)  # (B, M, D)
+        last = self.decoder_blocks[-1]
+        x = last(x) if all_patches else self._forward_some(last, x, mask.ids_predict)  # (B, M or L, D)
         return self.decoder_pred(self.decoder_norm(x))
+
+    @staticmethod
+    def _forward_some(block: TransformerEncoderLayer, x: Tensor, ids: Tensor) -> Tensor:
+        """What a block gives for some tokens, which attend to all: the others are keys and values only.
+
+        Args:
+            block (TransformerEncoderLayer): The block, without layer scale.
+            x (Tensor): Tokens of shape (B, L, D).
+            ids (Tensor): The tokens wanted, shape (B, M), int64.
+
+        Returns:
+            Tensor: Shape (B, M, D).
+        """
+        attn, dims = block.attn, block.embed_dims
+        y = block.ln1(x)
+        (weight_q, weight_kv), (bias_q, bias_kv) = (p.split((dims, 2 * dims)) for p in attn.qkv.parameters())
+        q = F.linear(gather_tiles(y, ids), weight_q, bias_q).unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
+        k, v = F.linear(y, weight_kv, bias_kv).unflatten(2, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, M, D / heads)
+        x = gather_tiles(x, ids) + attn.proj(y.transpose(1, 2).flatten(2))
+        return block.ffn(block.ln2(x), identity=x)

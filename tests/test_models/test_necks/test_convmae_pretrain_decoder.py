@@ -42,3 +42,8 @@ def test_scales_are_added_after_convolutions():
 def test_heads_that_do_not_divide_the_width():
     with pytest.raises(ValueError, match='decoder width of 512 is not divisible by its 10 heads'):
         ConvMAEPretrainDecoder(num_heads=10)
+
+
+def test_decoder_without_blocks():
+    with pytest.raises(ValueError, match='The decoder has 0 blocks; set `depth`'):
+        ConvMAEPretrainDecoder(depth=0)
