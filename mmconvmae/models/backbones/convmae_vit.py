@@ -85,6 +85,22 @@ class ConvMAEViT(ConvViT):
         return self._forward_dense(x, mask, pos_embed)
 
     def _forward_visible(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
+        stage1, stage2 = self.forward_visible_stages(x, mask)
+        return stage1, stage2, self.forward_transformer_stage(stage2, pos_embed)  # (B, N, C3)
+
+    def forward_visible_stages(self, x: Tensor, mask: ConvMAEMask) -> tuple[Tensor, Tensor]:
+        """Run stages 1 and 2 on visible blocks alone.
+
+        Args:
+            x (Tensor): Images of shape (B, H, W, in_channels).
+            mask (ConvMAEMask): Block-wise masks.
+
+        Returns:
+            tuple[Tensor, Tensor]: Tiles of shape (B, N, t1, t1, C1) and (B, N, t2, t2, C2).
+
+        Raises:
+            ValueError: If the mask removes parts of blocks.
+        """
         if not mask.is_block_wise:
             raise ValueError(
                 "`conv_mode='visible'` computes whole blocks, and this mask removes parts of them; use "
@@ -93,9 +109,7 @@ class ConvMAEViT(ConvViT):
         tiles = TileIndex.from_ids(mask.ids_keep, mask.grid)
         x = gather_tiles(cut_tiles(x, self.stride), mask.ids_keep)  # (B, N, 16, 16, 3)
         stage1 = self.forward_conv_stage(0, x, tiles)  # (B, N, 4, 4, C1)
-        stage2 = self.forward_conv_stage(1, stage1, tiles)  # (B, N, 2, 2, C2)
-        tokens = self.forward_transformer_stage(stage2, pos_embed)  # (B, N, C3)
-        return stage1, stage2, tokens
+        return stage1, self.forward_conv_stage(1, stage1, tiles)  # (B, N, 2, 2, C2)
 
     def _forward_dense(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
         outs = []
