@@ -165,7 +165,7 @@ class ConvViT(BaseBackbone):
 
     @staticmethod
     def _transformer_block(embed_dims: int, mlp_ratio: float, **kwargs) -> TransformerEncoderLayer:
-        return TransformerEncoderLayer(embed_dims, feedforward_channels=int(embed_dims * mlp_ratio), **kwargs)
+        return TransformerEncoderLayer(embed_dims, feedforward_channels=round(embed_dims * mlp_ratio), **kwargs)
 
     def _get_grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.stride or width % self.stride:

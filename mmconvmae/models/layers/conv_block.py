@@ -20,7 +20,7 @@ class ConvBlock(nn.Module):
         self, embed_dims: int, mlp_ratio: float = 4, kernel_size: int = 5, drop_path_rate: float = 0.0
     ) -> None:
         super().__init__()
-        hidden_dims = int(embed_dims * mlp_ratio)
+        hidden_dims = round(embed_dims * mlp_ratio)
         self.ln1 = nn.LayerNorm(embed_dims, eps=1e-5)
         self.conv1 = PatchConv2d(embed_dims, embed_dims)
         self.depthwise_conv = DepthwiseConv2d(embed_dims, kernel_size)

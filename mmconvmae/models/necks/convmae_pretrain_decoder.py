@@ -120,7 +120,7 @@ class ConvMAEPretrainDecoder(MultiScaleFusion):
         grid = tuple(edge // patch_size for edge in to_2tuple(img_size))
         self.decoder_pos_embed = PositionEmbedding(grid, embed_dims, learnable=False)
         self.decoder_blocks = nn.ModuleList(
-            TransformerEncoderLayer(embed_dims, num_heads, int(embed_dims * mlp_ratio), norm_cfg=norm_cfg)
+            TransformerEncoderLayer(embed_dims, num_heads, round(embed_dims * mlp_ratio), norm_cfg=norm_cfg)
             for _ in range(depth)
         )
         self.decoder_norm = build_norm_layer(norm_cfg, embed_dims)
