@@ -70,9 +70,9 @@ def tile_conv2d(x: Tensor, weight: Tensor, bias: Tensor, tiles: TileIndex) -> Te
     What it computes: lay the tiles on maps of zeros, convolve the maps with stride 1 and zero padding that keeps their
     size, and take the same tiles out again. No such maps are made.
 
-    On CUDA it is a Triton kernel, which looks neighbours up in the index; elsewhere each tile is gathered with the
-    border that the kernel reaches, and PyTorch's convolution does the rest. Both are deterministic. The kernel
-    accumulates in float32.
+    On CUDA it is a Triton kernel, which looks neighbours up in the index and accumulates in float32; elsewhere each
+    tile is gathered with the border that the kernel reaches, and PyTorch's convolution does the rest. Both are
+    deterministic, but for CUDA without Triton, where the gradient of the gather adds in no fixed order.
 
     Args:
         x (Tensor): Tiles of shape (B, N, t, t, C).
@@ -85,42 +85,12 @@ def tile_conv2d(x: Tensor, weight: Tensor, bias: Tensor, tiles: TileIndex) -> Te
     """
     if x.is_cuda and tile_conv2d_triton is not None:
         return tile_conv2d_triton(x, weight, bias, tiles.ids, tiles.slots, tiles.grid[1])
-    windows = tiles.windows(x.shape[2], weight.shape[-1] // 2)
-    return _WindowConv.apply(x, weight, bias, windows)
-
-
-class _WindowConv(torch.autograd.Function):
-    """Tile convolution by gathering windows.
-
-    Written as a function of its own because the gradient of a gather is a scatter, which is slow, while the gradient
-    of this convolution is one of the same kind: with the kernel turned half round.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, windows: Tensor) -> Tensor:
-        patches = _gather_windows(x, windows)
-        out = F.conv2d(patches, weight.to(x.dtype), bias.to(x.dtype), groups=len(weight))
-        ctx.save_for_backward(patches.to(out.dtype), weight, windows)  # autocast may have lowered it
-        return out.permute(0, 2, 3, 1).view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        patches, weight, windows = ctx.saved_tensors
-        channels = len(weight)
-        weight_ = weight.to(grad.dtype)
-        grad_x = F.conv2d(_gather_windows(grad, windows), weight_.flip(2, 3), groups=channels)
-        grad_out = grad.flatten(0, 1).permute(0, 3, 1, 2)  # (B * N, C, t, t)
-        _, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad_out, patches, weight_, None, [1, 1], [0, 0], [1, 1], False, [0, 0], channels, [False, True, False]
-        )
-        grad_bias = grad.flatten(0, -2).sum(0)
-        return grad_x.permute(0, 2, 3, 1).view_as(grad), grad_weight.to(weight), grad_bias.to(weight), None
-
-
-def _gather_windows(x: Tensor, windows: Tensor) -> Tensor:
-    """Tiles of shape (B, N, t, t, C) -> windows of shape (B * N, C, e, e), channels last in memory."""
-    positions = torch.cat([x.reshape(-1, x.shape[-1]), x.new_zeros(1, x.shape[-1])])
-    return positions.index_select(0, windows.flatten()).view(*windows.shape, -1).permute(0, 3, 1, 2)
+    windows = tiles.windows(x.shape[2], weight.shape[-1] // 2)  # (B * N, e, e)
+    positions = torch.cat([x.flatten(0, -2), x.new_zeros(1, x.shape[-1])])  # (B * N * t * t + 1, C), the last is zero
+    patches = positions.index_select(0, windows.flatten()).view(*windows.shape, -1)  # (B * N, e, e, C)
+    # Of a bias within the convolution the gradient is several times as slow as a sum.
+    out = F.conv2d(patches.permute(0, 3, 1, 2), weight, groups=len(weight))
+    return out.permute(0, 2, 3, 1).reshape(x.shape) + bias.to(out.dtype)
 
 
 class DepthwiseConv2d(nn.Conv2d):
