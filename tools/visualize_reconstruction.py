@@ -120,12 +120,12 @@ def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    config = Config.fromfile(args.config)
     init_default_scope('mmpretrain')
-    if args.mask_ratio is not None:
-        config.model.mask_generator.mask_ratio = args.mask_ratio
     torch.manual_seed(args.seed)
     try:
+        config = Config.fromfile(args.config)
+        if args.mask_ratio is not None:
+            config.model.mask_generator.mask_ratio = args.mask_ratio
         model = load_model(config, args.checkpoint)
         draw(model, args.images, args.out)
     except (OSError, ValueError) as error:

@@ -17,7 +17,7 @@ def test_picture_and_faults(run_tool, train_config, photos, tmp_path):
 
     def visualize(checkpoint, *images):
         args = ('--config', config, '--checkpoint', checkpoint, '--out', out)
-        return run_tool('visualize_reconstruction.py', *images, *args)
+        return run_tool('visualize_reconstruction.py', *args, *images)
 
     images = sorted((photos / 'val').iterdir())[:3]
     damaged = tmp_path / 'damaged.png'
@@ -30,6 +30,11 @@ def test_picture_and_faults(run_tool, train_config, photos, tmp_path):
         result = visualize(*args)
         assert result.returncode == 1 and message in result.stderr, result.stderr
         assert 'Traceback' not in result.stderr and not out.exists()
+
+    result = visualize(whole, *images, '--mask-ratio', '1')
+    assert result.returncode == 1 and 'must lie between 0 and 1' in result.stderr, result.stderr
+    result = visualize(whole, *images, '--config', tmp_path / 'missing.py')
+    assert result.returncode == 1 and 'missing.py' in result.stderr and 'Traceback' not in result.stderr
 
     result = visualize(whole, *images)
     assert result.returncode == 0, result.stderr
