@@ -157,14 +157,21 @@ def timed(step: Callable, device: str) -> float:
     return time.perf_counter() - start
 
 
-def measure_memory(args: argparse.Namespace) -> float:
-    """Peak memory of a few steps in this process, in GiB: of the device, or of the process on a CPU."""
-    contender = Contender(args.memory_of, args)
-    for _ in range(3):
-        contender.step()
+def memory_gib(args: argparse.Namespace) -> float:
+    """Peak memory until now, in GiB: of the device, or of this process on a CPU."""
     if args.device == 'cuda':
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, float]:
+    """Peak memory of a few steps in this process, in GiB, and what of it steps add to weights and libraries."""
+    contender = Contender(args.memory_of, args)
+    before = memory_gib(args)
+    for _ in range(3):
+        contender.step()
+    peak = memory_gib(args)
+    return dict(peak_memory_gib=peak, step_memory_gib=peak - before)
 
 
 def count_multiply_adds(contender: Contender) -> int:
@@ -191,12 +198,12 @@ def run(args: argparse.Namespace) -> list[dict]:
     Returns:
         list[dict]: Figures of each, in the order of the command line.
     """
-    memory = {}
+    memory = {name: dict(peak_memory_gib=None, step_memory_gib=None) for name in args.contenders}
     if not args.no_memory:
         for name in args.contenders:
             print(f'Peak memory of {CONTENDERS[name][0]} ...', flush=True)
             command = [sys.executable, *sys.argv, '--memory-of', name]
-            memory[name] = float(subprocess.check_output(command, text=True).splitlines()[-1])
+            memory[name] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
 
     contenders = {name: Contender(name, args) for name in args.contenders}
     seconds = {name: [] for name in contenders}
@@ -220,7 +227,7 @@ def run(args: argparse.Namespace) -> list[dict]:
                 seconds_per_step=median,
                 images_per_second=args.batch_size / median,
                 ratio=statistics.median(ratios) if ratios else None,
-                peak_memory_gib=memory.get(name),
+                **memory[name],
                 multiply_adds=multiply_adds,
                 share_of_matrix_rate=3 * multiply_adds * args.batch_size / median / rate,
                 all_seconds=seconds[name],
@@ -264,6 +271,7 @@ def print_table(results: list[dict], args: argparse.Namespace) -> None:
         'images / s': ('images_per_second', '{:.1f}'),
         f'time / {args.reference}': ('ratio', '{:.2f}'),
         'memory, GiB': ('peak_memory_gib', '{:.2f}'),
+        'of which a step adds': ('step_memory_gib', '{:.2f}'),
         'multiply-adds, G': ('multiply_adds', '{:.2f}'),
         'share of matrix rate': ('share_of_matrix_rate', '{:.0%}'),
     }
@@ -295,7 +303,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.memory_of:
-        print(measure_memory(args))
+        print(json.dumps(measure_memory(args)))
         return
     if args.stage_ratios:
         print_stage_times(args)

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -71,6 +72,8 @@ class ConvViT(BaseBackbone):
         'huge': dict(embed_dims=(768, 1024, 1280), depths=(2, 2, 31), num_heads=16, mlp_ratios=(8, 8, 4)),
     }
     OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
+    # A CPU runs the convolution stages on a few images at a time, so many that the widest tensor stays in its cache.
+    CPU_CHUNK = 16 * 2**20  # bytes
     # Whether the position embedding is trained; pretraining keeps the sine-cosine one.
     learnable_pos_embed = True
 
@@ -231,8 +234,15 @@ class ConvViT(BaseBackbone):
         Returns:
             Tensor: Maps of shape (B, H / p, W / p, C_i), or tiles of shape (B, N, t / p, t / p, C_i).
         """
-        x = self.patch_embeds[i](x)
-        return self._run_blocks(i, x, visible)
+        num_images = len(x)
+        if x.device.type == 'cpu':
+            positions = x[0].numel() // x.shape[-1] // self.patch_sizes[i] ** 2
+            widest = 4 * positions * self.stages[i][0].ffn[0].out_channels  # bytes of an image
+            num_images = max(1, self.CPU_CHUNK // widest)
+        chunks = x.split(num_images)
+        visible_chunks = [None] * len(chunks) if visible is None else visible.split(num_images)
+        outs = [self._run_blocks(i, self.patch_embeds[i](x), v) for x, v in zip(chunks, visible_chunks)]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def forward_transformer_stage(self, x: Tensor, pos_embed: Tensor) -> Tensor:
         """Run stage 3.

@@ -4,6 +4,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 try:
     from .tile_conv_triton import tile_conv2d_triton
@@ -39,6 +40,18 @@ class TileIndex:
         slots = torch.full((len(ids), grid[0] * grid[1]), -1, dtype=torch.int32, device=ids.device)
         order = torch.arange(ids.shape[1], dtype=torch.int32, device=ids.device).expand_as(ids)
         return cls(ids, slots.scatter(1, ids, order), grid)
+
+    def split(self, num_images: int) -> list['TileIndex']:
+        """Split the index by images, as :func:`torch.split` does a tensor.
+
+        Args:
+            num_images (int): Images in each part; the last may have fewer.
+
+        Returns:
+            list[TileIndex]: The parts.
+        """
+        parts = zip(self.ids.split(num_images), self.slots.split(num_images))
+        return [TileIndex(ids, slots, self.grid) for ids, slots in parts]
 
     def windows(self, size: int, radius: int) -> Tensor:
         """Where to find the positions of each tile and of a border around it among the positions of all tiles.
@@ -86,11 +99,18 @@ def tile_conv2d(x: Tensor, weight: Tensor, bias: Tensor, tiles: TileIndex) -> Te
     if x.is_cuda and tile_conv2d_triton is not None:
         return tile_conv2d_triton(x, weight, bias, tiles.ids, tiles.slots, tiles.grid[1])
     windows = tiles.windows(x.shape[2], weight.shape[-1] // 2)  # (B * N, e, e)
+    # The windows are several times as large as the tiles, and gathered in no time: not kept for the backward pass.
+    out = checkpoint(_convolve_windows, x, weight, windows, use_reentrant=False, preserve_rng_state=False)
+    # Of a bias within the convolution the gradient is several times as slow as a sum.
+    return out + bias.to(out.dtype)
+
+
+def _convolve_windows(x: Tensor, weight: Tensor, windows: Tensor) -> Tensor:
+    """Gather each tile with its border, and convolve; the result has the shape of ``x``, (B, N, t, t, C)."""
     positions = torch.cat([x.flatten(0, -2), x.new_zeros(1, x.shape[-1])])  # (B * N * t * t + 1, C), the last is zero
     patches = positions.index_select(0, windows.flatten()).view(*windows.shape, -1)  # (B * N, e, e, C)
-    # Of a bias within the convolution the gradient is several times as slow as a sum.
     out = F.conv2d(patches.permute(0, 3, 1, 2), weight, groups=len(weight))
-    return out.permute(0, 2, 3, 1).reshape(x.shape) + bias.to(out.dtype)
+    return out.permute(0, 2, 3, 1).reshape(x.shape)
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -63,6 +63,21 @@ def test_gradient_checkpointing_changes_nothing(small_arch, build, conv_mode):
     torch.testing.assert_close(*grads)
 
 
+@pytest.mark.parametrize('conv_mode', ['visible', 'masked', 'unmasked'])
+def test_chunks_of_images_change_nothing(small_arch, build, conv_mode, monkeypatch):
+    images, results = torch.randn(5, 3, 64, 64), []
+    mask = ConvMAEMaskGenerator()(5, (4, 4))
+    model = make(small_arch, build, conv_mode=conv_mode).double()
+    widest = 4 * 16 * 16 * model.stages[0][0].ffn[0].out_channels  # bytes of a whole image in stage 1
+    for chunk in (100 * widest, 2 * widest, 1):  # all images at once, up to two, one at a time
+        monkeypatch.setattr(ConvMAEViT, 'CPU_CHUNK', chunk)
+        outs = model(images.double(), mask)
+        grads = torch.autograd.grad(sum(x.square().sum() for x in outs), list(model.stages.parameters()))
+        results.append((outs, grads))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0])
+
+
 @pytest.mark.parametrize('conv_mode', ['visible', 'masked'])
 def test_compiles_without_a_graph_break(small_arch, build, conv_mode):
     model = make(small_arch, build, conv_mode=conv_mode)
