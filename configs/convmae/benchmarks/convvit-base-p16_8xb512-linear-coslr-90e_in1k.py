@@ -1,0 +1,13 @@
+_base_ = [
+    '../../_base_/models/convvit-base-p16_cls.py',
+    '../../_base_/datasets/imagenet_bs128_convvit.py',
+    '../../_base_/schedules/imagenet_bs4096_lars_coslr_linear.py',
+    '../../_base_/convvit_runtime.py',
+]
+
+model = dict(
+    backbone=dict(frozen_stages=3),
+    neck=dict(type='ClsBatchNormNeck', input_features=768),
+    head=dict(init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01)),
+)
+train_dataloader = dict(batch_size=512)

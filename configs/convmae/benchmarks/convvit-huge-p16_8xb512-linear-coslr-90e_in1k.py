@@ -1,0 +1,10 @@
+_base_ = './convvit-base-p16_8xb512-linear-coslr-90e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        arch='huge',
+        init_cfg=dict(checkpoint='work_dirs/convmae_convvit-huge-p16_8xb256-amp-coslr-200e_in1k/epoch_200.pth'),
+    ),
+    neck=dict(input_features=1280),
+    head=dict(in_channels=1280),
+)

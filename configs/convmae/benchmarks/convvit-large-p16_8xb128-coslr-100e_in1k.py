@@ -1,0 +1,9 @@
+_base_ = './convvit-base-p16_8xb128-coslr-100e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        arch='large',
+        init_cfg=dict(checkpoint='work_dirs/convmae_convvit-large-p16_8xb256-amp-coslr-200e_in1k/epoch_200.pth'),
+    ),
+    head=dict(in_channels=1024),
+)
