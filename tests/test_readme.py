@@ -1,3 +1,4 @@
+import ast
 import re
 from pathlib import Path
 
@@ -5,26 +6,55 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
+
+from mmconvmae.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text()
 
 
+def code_after(comment):
+    (code,) = re.findall(rf'<!-- {comment} -->\n```python\n(.*?)```', README, flags=re.DOTALL)
+    return code
+
+
 def test_config_of_another_library(tmp_path):
     pytest.importorskip('mmdet', reason='mmdet is not installed')
     pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
-    from mmdet.registry import MODELS
+    from mmdet.registry import MODELS as MMDET_MODELS
 
-    (code,) = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
     path = tmp_path / 'retinanet.py'
-    path.write_text(code)
+    path.write_text(code_after('tests/test_readme.py builds this'))
     config = Config.fromfile(path)
     init_default_scope('mmdet')
-    model = MODELS.build(config.model).eval()
+    model = MMDET_MODELS.build(config.model).eval()
     with torch.no_grad():
         feats = model.extract_feat(torch.randn(1, 3, 128, 192))
     strides = [stride[0] for stride in model.bbox_head.prior_generator.strides]
     assert [tuple(x.shape[2:]) for x in feats] == [(-(-128 // s), -(-192 // s)) for s in strides]
+
+
+def test_interfaces_of_mmpretrain(tmp_path, monkeypatch):
+    configs = ROOT / 'configs' / 'convmae_digits'
+    (finetuning,), (pretraining,) = configs.glob('*per-class*.py'), configs.glob('convmae_*.py')
+    for path, name in ((finetuning, 'finetuned.pth'), (pretraining, 'ours.pth')):
+        state_dict = MODELS.build(Config.fromfile(path).model).state_dict()
+        meta = dict(dataset_meta=dict(classes=list('0123456789')))  # as training saves it
+        torch.save(dict(state_dict=state_dict, meta=meta), tmp_path / name)
+    Image.new('RGB', (80, 64)).save(tmp_path / 'image.jpg')
+    monkeypatch.chdir(tmp_path)
+    # The value of each line of the snippet that is an expression.
+    values, variables = [], dict(CONFIG=str(finetuning))
+    for node in ast.parse(code_after('tests/test_readme.py runs this')).body:
+        if isinstance(node, ast.Expr):
+            values.append(eval(compile(ast.Expression(node.value), 'README.md', 'eval'), variables))
+        else:
+            exec(compile(ast.Module([node], []), 'README.md', 'exec'), variables)
+    pred_class, ((vector,),), (maps,) = values
+    assert pred_class in list('0123456789')
+    assert vector.shape == (192,)
+    assert [tuple(x.shape) for x in maps] == [(48, 16, 20), (96, 8, 10), (192, 4, 5)]
 
 
 def test_files_and_commands_it_names_are_there():

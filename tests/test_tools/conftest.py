@@ -31,6 +31,49 @@ def photos(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """The handwritten digits, as an image folder: train/, val/ and meta/."""
+    out = tmp_path_factory.mktemp('digits') / 'digits'
+    script = ROOT / 'tools' / 'dataset_converters' / 'sklearn_digits.py'
+    subprocess.run([sys.executable, script, out], check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture
+def digits_config(tmp_path, digits):
+    """Writes a config like one of those for digits, by a part of its name, with a small model and random weights."""
+
+    def write(name):
+        (base,) = (ROOT / 'configs' / 'convmae_digits').glob(f'*{name}*.py')
+        data = f'dataset=dict(data_root={str(digits)!r})'
+        text = dedent(
+            f"""
+            _base_ = {str(base)!r}
+            model = dict(
+                backbone=dict(
+                    arch=dict(
+                        _delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2)
+                    ),
+                    init_cfg=None,
+                ),
+                neck=dict(type='ClsBatchNormNeck', input_features=32),
+                head=dict(in_channels=32),
+            )
+            train_dataloader = dict({data})
+            val_dataloader = dict({data})
+            test_dataloader = val_dataloader
+            param_scheduler = None
+            train_cfg = dict(max_epochs=2, val_interval=1)
+            """
+        )
+        path = tmp_path / f'{name}.py'
+        path.write_text(text)
+        return path
+
+    return write
+
+
 @pytest.fixture
 def train_config(tmp_path, photos):
     """A file with a config that trains a small model on the photographs in seconds, and lines to add to it."""

@@ -1,6 +1,8 @@
 # Written by tools/dataset_converters/sklearn_digits.py.
 data_preprocessor = dict(num_classes=10, mean=[78.0] * 3, std=[96.0] * 3, to_rgb=True)
 
+metainfo = dict(classes=[str(digit) for digit in range(10)])
+
 # Not flipped: that would make another character.
 train_pipeline = [
     dict(type='mmconvmae.LoadWholeImage'),
@@ -19,7 +21,9 @@ train_dataloader = dict(
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CustomDataset', data_root='data/digits/', data_prefix='train', pipeline=train_pipeline),
+    dataset=dict(
+        type='CustomDataset', data_root='data/digits/', data_prefix='train', metainfo=metainfo, pipeline=train_pipeline
+    ),
 )
 val_dataloader = dict(
     batch_size=64,
@@ -27,7 +31,9 @@ val_dataloader = dict(
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(type='CustomDataset', data_root='data/digits/', data_prefix='val', pipeline=test_pipeline),
+    dataset=dict(
+        type='CustomDataset', data_root='data/digits/', data_prefix='val', metainfo=metainfo, pipeline=test_pipeline
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=1)

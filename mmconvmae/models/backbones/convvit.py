@@ -193,9 +193,20 @@ class ConvViT(BaseBackbone):
         return self._get_grid(*images.shape[-2:])
 
     def init_weights(self) -> None:
-        """Initialise the parameters, then apply ``init_cfg``."""
+        """Initialise the parameters, then apply ``init_cfg``.
+
+        Raises:
+            FileNotFoundError: If the checkpoint of ``init_cfg`` is not there.
+        """
         self._init_parameters()
-        super().init_weights()
+        try:
+            super().init_weights()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'The checkpoint that the backbone starts from is missing ({error}); pretrain first, or set '
+                '`model.backbone.init_cfg.checkpoint` to one that is there, or `model.backbone.init_cfg` to None for '
+                'random weights.'
+            ) from error
 
     def _init_parameters(self) -> None:
         """Truncated normal of deviation 0.02 and no bias for linear layers; convolutions keep PyTorch's default."""

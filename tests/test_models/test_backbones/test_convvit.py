@@ -183,3 +183,18 @@ def test_pretraining_checkpoint_loads_by_prefix(small_arch, small_config, build,
     model.init_weights()
     for name, value in pretrained.backbone.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_checkpoint_that_is_missing(small_arch, tmp_path):
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'missing.pth'), prefix='backbone.')
+    model = ConvViT(small_arch, img_size=64, init_cfg=init_cfg)
+    with pytest.raises(FileNotFoundError, match=r'starts from is missing .*missing\.pth.* set .*init_cfg\.checkpoint'):
+        model.init_weights()
+
+
+def test_pretrained_weights_that_match_nothing(small_arch, tmp_path):
+    torch.save(dict(state_dict={'other.weight': torch.zeros(1)}), tmp_path / 'other.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'), prefix='backbone.')
+    model = ConvViT(small_arch, img_size=64, init_cfg=init_cfg)
+    with pytest.raises(AssertionError, match='is not in the pretrained model'):
+        model.init_weights()

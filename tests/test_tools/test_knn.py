@@ -1,0 +1,46 @@
+import re
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mmconvmae.registry import MODELS
+
+
+def vote(train, labels, test, neighbors, temperature):
+    """Classify each of ``test`` by a loop."""
+    train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
+    predictions = []
+    for x in test:
+        similarities = train @ x
+        nearest = np.argsort(-similarities)[:neighbors]
+        votes = np.zeros(10)
+        for i in nearest:
+            votes[labels[i]] += np.exp(similarities[i] / temperature)
+        predictions.append(votes.argmax())
+    return np.array(predictions)
+
+
+def test_equals_a_loop_over_images(run_tool, digits_config, digits):
+    path = digits_config('linear')
+    result = run_tool('analysis_tools/knn.py', path, '--seed', 3, '--neighbors', 7, '--temperature', 0.1)
+    assert result.returncode == 0, result.stderr
+    printed = float(re.search(r'k-NN accuracy: ([\d.]+) %, 7 of', result.stdout).group(1))
+
+    config = Config.fromfile(path)
+    torch.manual_seed(3)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    model.eval()
+    split = {}
+    for name in ('train', 'val'):
+        files = sorted((digits / name).glob('*/*.png'))
+        pixels = np.stack([np.asarray(Image.open(file), np.float32) for file in files])
+        images = torch.from_numpy((pixels - 78) / 96)[:, None].expand(-1, 3, -1, -1)
+        with torch.no_grad():
+            features = torch.cat([model.backbone(part)[0] for part in images.split(64)]).numpy()
+        split[name] = features, load_digits().target[[int(file.stem) for file in files]]
+    predictions = vote(*split['train'], split['val'][0], 7, 0.1)
+    assert printed == round(100 * np.mean(predictions == split['val'][1]), 2)
