@@ -7,8 +7,11 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose, default_collate
 from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
+from PIL import Image
 
 from mmconvmae.checkpoint import to_official
 from mmconvmae.registry import MODELS
@@ -94,6 +97,25 @@ def test_classifier_takes_images_of_the_pipelines(name):
     assert config.val_dataloader == config.test_dataloader
     assert config.test_dataloader.dataset.pipeline == config.test_pipeline
     assert config.auto_scale_lr.enable and not config.resume  # a test with `resume` would build the training too
+
+
+@pytest.mark.parametrize('name', [FINETUNING, LINEAR])
+def test_a_step_from_files_to_loss(name, tmp_path):
+    config = load(name)
+    config.model.backbone.update(arch='tiny', init_cfg=None)
+    config.model.head.in_channels = 192
+    if 'neck' in config.model:
+        config.model.neck.input_features = 192
+    model = MODELS.build(dict(config.model, data_preprocessor=dict(config.data_preprocessor))).train()
+    Image.effect_noise((300, 260), 80).save(tmp_path / 'image.jpg')
+    for pipeline in (config.train_pipeline, config.test_pipeline):
+        pipeline = Compose([TRANSFORMS.build(step) for step in pipeline])
+        batch = default_collate([pipeline(dict(img_path=str(tmp_path / 'image.jpg'), gt_label=i)) for i in range(2)])
+        batch = model.data_preprocessor(batch, training=True)
+        assert batch['inputs'].shape == (2, 3, 224, 224)
+        loss = model(**batch, mode='loss')['loss']
+        loss.backward()
+        assert torch.isfinite(loss)
 
 
 @pytest.mark.parametrize('name', CLASSIFICATION)
