@@ -15,6 +15,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.utils import ProgressBar
@@ -78,12 +79,27 @@ def train(config: Path, work_dir: Path, *options: str) -> float | None:
     return float(accuracies[-1]) if accuracies else None
 
 
-def knn(config: Path, folder: Path, seed: int, *options: str) -> float:
-    """Measure the k-NN accuracy, in per cent, of a config's backbone as its training starts."""
+def evaluate(folder: Path, start: str, seed: int, weights: str, labels: str, *options: str) -> Iterator[float]:
+    """Evaluate a backbone.
+
+    Args:
+        folder (Path): Folder of the runs.
+        start (str): What their names begin with.
+        seed (int): Seed of the random weights.
+        weights (str): The setting that names the weights of the backbone.
+        labels (str): The setting that names the labelled images for finetuning.
+        *options (str): Other settings for every training.
+
+    Yields:
+        float: Accuracies in per cent: of the linear probe, by k-NN and of finetuning.
+    """
+    yield train(PROBE, folder / f'{start}_probe', weights, *options)
     output = run(
-        folder / 'log.txt', 'analysis_tools/knn.py', str(config), '--seed', str(seed), '--cfg-options', *options
+        folder / f'{start}_knn' / 'log.txt',
+        *('analysis_tools/knn.py', str(PROBE), '--seed', str(seed), '--cfg-options', weights),
     )
-    return float(re.search(r'k-NN accuracy: ([\d.]+)', output).group(1))
+    yield float(re.search(r'k-NN accuracy: ([\d.]+)', output).group(1))
+    yield train(FINETUNING, folder / f'{start}_finetuning', weights, labels, *options)
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
@@ -109,12 +125,8 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
         )
         labels = f'train_dataloader.dataset.ann_file=meta/train_10_per_class_{seed % 3}.txt'
         for start in STARTS:
-            runs = (
-                train(PROBE, folder / f'{start}_probe', weights[start], *common),
-                knn(PROBE, folder / f'{start}_knn', seed, weights[start]),
-                train(FINETUNING, folder / f'{start}_finetuning', weights[start], labels, *common),
-            )
-            for name, accuracy in zip(results, runs):
+            accuracies = evaluate(folder, start, seed, weights[start], labels, *common)
+            for name, accuracy in zip(results, accuracies):
                 results[name][start].append(accuracy)
                 progress.update()
     print()
@@ -140,7 +152,7 @@ def main() -> None:
     args = parse_args()
     data = Path('data', 'digits')
     if not data.exists():
-        run(args.out / 'data.txt', 'dataset_converters/sklearn_digits.py', str(data))
+        subprocess.run([sys.executable, TOOLS / 'dataset_converters' / 'sklearn_digits.py', data], check=True)
     results = measure(args)
     print_table(results)
     (args.out / 'results.json').write_text(json.dumps(results, indent=1))
