@@ -5,7 +5,7 @@ python tools/benchmarks/digits.py [--seeds 0 1 2]
 Writes the digits to data/digits if they are not there, and for each seed pretrains the tiny model on the training
 images without labels. From its weights and from random ones it then trains a linear probe, votes by nearest
 neighbours, and finetunes on ten labelled images of each class. The table has the accuracy on the validation images
-after the last epoch, its mean over the seeds and their standard deviation. About half an hour on two CPU cores. A run
+after the last epoch, its mean over the seeds and their standard deviation. About 35 minutes on two CPU cores. A run
 that is already in --out is not repeated; remove the folder to begin anew.
 """
 
