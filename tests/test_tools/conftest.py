@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL_ARCH = dict(_delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2))
 
 
 @pytest.fixture
@@ -52,9 +53,7 @@ def digits_config(tmp_path, digits):
             _base_ = {str(base)!r}
             model = dict(
                 backbone=dict(
-                    arch=dict(
-                        _delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2)
-                    ),
+                    arch={SMALL_ARCH},
                     init_cfg=None,
                 ),
                 neck=dict(type='ClsBatchNormNeck', input_features=32),
@@ -85,9 +84,7 @@ def train_config(tmp_path, photos):
             _base_ = {str(base)!r}
             model = dict(
                 backbone=dict(
-                    arch=dict(
-                        _delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2)
-                    ),
+                    arch={SMALL_ARCH},
                     img_size=64,
                 ),
                 neck=dict(in_channels=(16, 24, 32), img_size=64, embed_dims=16, depth=1, num_heads=2),

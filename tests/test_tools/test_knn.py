@@ -1,12 +1,17 @@
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmconvmae.registry import MODELS
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'convmae_digits'
+(PRETRAINING,), (PROBE,) = CONFIGS.glob('convmae_*.py'), CONFIGS.glob('*linear*.py')
 
 
 def vote(train, labels, test, neighbors, temperature):
@@ -44,3 +49,18 @@ def test_equals_a_loop_over_images(run_tool, digits_config, digits):
         split[name] = features, load_digits().target[[int(file.stem) for file in files]]
     predictions = vote(*split['train'], split['val'][0], 7, 0.1)
     assert printed == round(100 * np.mean(predictions == split['val'][1]), 2)
+
+
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        ('missing.py', "Error: .*No such file or directory: 'missing.py'"),
+        (PRETRAINING, 'Error: .* has no `test_dataloader`; give a classification config.'),
+        (PROBE, 'Error: The checkpoint that the backbone starts from is missing'),
+    ],
+)
+def test_wrong_config_or_checkpoint(run_tool, tmp_path, monkeypatch, config, message):
+    monkeypatch.chdir(tmp_path)
+    result = run_tool('analysis_tools/knn.py', config)
+    assert result.returncode == 1 and re.search(message, result.stderr), result.stderr
+    assert 'Traceback' not in result.stderr

@@ -7,6 +7,7 @@ nearest by cosine similarity s vote with weight exp(s / temperature).
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +55,27 @@ def extract_features(model: nn.Module, loader: DataLoader) -> tuple[np.ndarray, 
     return torch.cat(features).numpy(), np.array(labels)
 
 
-def main() -> None:
-    args = parse_args()
+def knn_accuracy(args: argparse.Namespace) -> tuple[float, int]:
+    """Measure the accuracy of a config's backbone.
+
+    Args:
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        tuple[float, int]: The share of test images classified rightly, and the number of training images.
+
+    Raises:
+        OSError: If the config, its data or its checkpoint is missing.
+        ValueError: If the config has no data to classify, or too few training images.
+    """
     config = Config.fromfile(args.config)
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
+    if 'test_dataloader' not in config:
+        raise ValueError(f'{args.config} has no `test_dataloader`; give a classification config.')
     init_default_scope(config.default_scope)
     torch.manual_seed(args.seed)
-    preprocessor = dict(type='ClsDataPreprocessor', **config.data_preprocessor)
-    model = MODELS.build(dict(config.model, data_preprocessor=preprocessor))
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
     model.init_weights()
     model = model.to(args.device).eval()
 
@@ -73,8 +86,16 @@ def main() -> None:
     classifier = KNeighborsClassifier(
         args.neighbors, metric='cosine', weights=lambda distances: np.exp((1 - distances) / args.temperature)
     )
-    accuracy = classifier.fit(*train).score(*test)
-    print(f'k-NN accuracy: {100 * accuracy:.2f} %, {args.neighbors} of {len(train[1])} neighbours.')
+    return classifier.fit(*train).score(*test), len(train[1])
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        accuracy, num_train = knn_accuracy(args)
+    except (OSError, ValueError) as error:
+        sys.exit(f'Error: {error}')
+    print(f'k-NN accuracy: {100 * accuracy:.2f} %, {args.neighbors} of {num_train} neighbours.')
 
 
 if __name__ == '__main__':

@@ -247,12 +247,12 @@ class ConvViT(BaseBackbone):
         """
         num_images = len(x)
         if x.device.type == 'cpu':
-            positions = x[0].numel() // x.shape[-1] // self.patch_sizes[i] ** 2
-            widest = 4 * positions * self.stages[i][0].ffn[0].out_channels  # bytes of an image
+            positions = math.prod(x.shape[1:-1]) // self.patch_sizes[i] ** 2
+            widest = positions * self.stages[i][0].ffn[0].out_channels * x.element_size()  # bytes of an image
             num_images = max(1, self.CPU_CHUNK // widest)
         chunks = x.split(num_images)
-        visible_chunks = [None] * len(chunks) if visible is None else visible.split(num_images)
-        outs = [self._run_blocks(i, self.patch_embeds[i](x), v) for x, v in zip(chunks, visible_chunks)]
+        masks = [None] * len(chunks) if visible is None else visible.split(num_images)
+        outs = [self._run_blocks(i, self.patch_embeds[i](chunk), mask) for chunk, mask in zip(chunks, masks)]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
     def forward_transformer_stage(self, x: Tensor, pos_embed: Tensor) -> Tensor:

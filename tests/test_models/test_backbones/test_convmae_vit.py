@@ -68,7 +68,7 @@ def test_chunks_of_images_change_nothing(small_arch, build, conv_mode, monkeypat
     images, results = torch.randn(5, 3, 64, 64), []
     mask = ConvMAEMaskGenerator()(5, (4, 4))
     model = make(small_arch, build, conv_mode=conv_mode).double()
-    widest = 4 * 16 * 16 * model.stages[0][0].ffn[0].out_channels  # bytes of a whole image in stage 1
+    widest = 8 * 16 * 16 * model.stages[0][0].ffn[0].out_channels  # bytes of a whole image in stage 1
     for chunk in (100 * widest, 2 * widest, 1):  # all images at once, up to two, one at a time
         monkeypatch.setattr(ConvMAEViT, 'CPU_CHUNK', chunk)
         outs = model(images.double(), mask)
