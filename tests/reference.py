@@ -34,15 +34,38 @@ def _conv_block(sd: dict, name: str, x: Tensor, visible: Tensor) -> Tensor:
     return x + _conv(sd, f'{name}.ffn.2', y)
 
 
-def _transformer_block(sd: dict, name: str, x: Tensor, num_heads: int) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, -1) @ v
+
+
+def _transformer_block(sd: dict, name: str, x: Tensor, num_heads: int, attend=lambda head, q, k, v: _attend(q, k, v)):
     y = _linear(sd, f'{name}.attn.qkv', _norm(sd, f'{name}.ln1', x, 1e-6))
-    heads = []
-    for q, k, v in zip(*(part.chunk(num_heads, -1) for part in y.chunk(3, -1))):
-        weights = torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, -1)
-        heads.append(weights @ v)
-    x = x + _linear(sd, f'{name}.attn.proj', torch.cat(heads, -1))
+    heads = zip(*(part.chunk(num_heads, -1) for part in y.chunk(3, -1)))
+    y = torch.cat([attend(head, q, k, v) for head, (q, k, v) in enumerate(heads)], -1)
+    x = x + _linear(sd, f'{name}.attn.proj', y) * sd.get(f'{name}.attn.gamma1.weight', 1)
     y = F.gelu(_linear(sd, f'{name}.ffn.layers.0.0', _norm(sd, f'{name}.ln2', x, 1e-6)))
-    return x + _linear(sd, f'{name}.ffn.layers.1', y)
+    return x + _linear(sd, f'{name}.ffn.layers.1', y) * sd.get(f'{name}.ffn.gamma2.weight', 1)
+
+
+def window_attention(
+    q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], window: tuple[int, int], bias=lambda q, dy, dx: 0
+) -> Tensor:
+    """Attention of one head, one query at a time and one key of its window at a time.
+
+    q, k and v are (B, H * W, d); ``bias`` takes the query (B, d) and how many rows and columns it is from the key.
+    """
+    places = [(y, x) for y in range(grid[0]) for x in range(grid[1])]
+    rows = []
+    for n, (yq, xq) in enumerate(places):
+        scores, values = [], []
+        for m, (yk, xk) in enumerate(places):
+            if yq // window[0] == yk // window[0] and xq // window[1] == xk // window[1]:
+                score = (q[:, n] * k[:, m]).sum(-1) / q.shape[-1] ** 0.5
+                scores.append(score + bias(q[:, n], yq - yk, xq - xk))
+                values.append(v[:, m])
+        weights = torch.softmax(torch.stack(scores, 1), 1)
+        rows.append((weights[:, :, None] * torch.stack(values, 1)).sum(1))
+    return torch.stack(rows, 1)
 
 
 def _depth(sd: dict, blocks: str) -> int:
@@ -55,7 +78,14 @@ def kept_blocks(noise: Tensor, ratio: float) -> Tensor:
     return torch.tensor([sorted(range(len(row)), key=row.__getitem__)[:keep] for row in noise.tolist()])
 
 
-def encode(sd: dict, images: Tensor, num_heads: int, kept: Tensor | None = None, masked_conv: bool = True) -> tuple:
+def encode(
+    sd: dict,
+    images: Tensor,
+    num_heads: int,
+    kept: Tensor | None = None,
+    masked_conv: bool = True,
+    attention_of_block=lambda n, grid: lambda head, q, k, v: _attend(q, k, v),
+) -> tuple:
     """Stage 1 and 2 as maps (B, C, H, W), stage 3 as tokens (B, L or N, C) of all or the kept blocks."""
     sizes = [sd[f'backbone.patch_embeds.{i}.projection.weight'].shape[-1] for i in range(3)]
     stride = sizes[0] * sizes[1] * sizes[2]
@@ -77,7 +107,7 @@ def encode(sd: dict, images: Tensor, num_heads: int, kept: Tensor | None = None,
     if kept is not None:
         x = torch.stack([tokens[ids] for tokens, ids in zip(x, kept)])
     for n in range(_depth(sd, 'backbone.stages.2.')):
-        x = _transformer_block(sd, f'backbone.stages.2.{n}', x, num_heads)
+        x = _transformer_block(sd, f'backbone.stages.2.{n}', x, num_heads, attention_of_block(n, (rows, columns)))
     return *outs, x
 
 

@@ -31,16 +31,22 @@ class ConvMAEViT(ConvViT):
             - ``'unmasked'``: whole maps without masking the convolutions, the ablation in table 5 of the paper.
 
             Defaults to 'visible'.
-        **kwargs: Arguments of :class:`ConvViT`; ``out_indices`` and ``out_type`` hold for images without a mask.
+        **kwargs: Arguments of :class:`ConvViT` but for windows and relative positions; ``out_indices`` and ``out_type``
+            hold for images without a mask.
 
     Raises:
-        ValueError: If ``conv_mode`` is not one of the above.
+        ValueError: If an argument is not one of the above.
     """
 
     CONV_MODES = ('visible', 'masked', 'unmasked')
     learnable_pos_embed = False
 
     def __init__(self, *args, conv_mode: str = 'visible', out_type: str = 'featmap', **kwargs) -> None:
+        if kwargs.get('window_size') or kwargs.get('rel_pos'):
+            raise ValueError(
+                'Visible tokens attend to each other globally and by their position embedding alone: set `window_size` '
+                'and `rel_pos` where the pretrained backbone is used, and not in pretraining.'
+            )
         super().__init__(*args, out_type=out_type, **kwargs)
         if conv_mode not in self.CONV_MODES:
             raise ValueError(f'`conv_mode` is {conv_mode!r}; choose one of {", ".join(self.CONV_MODES)}.')
@@ -86,7 +92,11 @@ class ConvMAEViT(ConvViT):
 
     def _forward_visible(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
         stage1, stage2 = self.forward_visible_stages(x, mask)
-        return stage1, stage2, self.forward_transformer_stage(stage2, pos_embed)  # (B, N, C3)
+        return (
+            stage1,
+            stage2,
+            self.forward_transformer_stage(stage2, pos_embed, (1, mask.ids_keep.shape[1])),
+        )  # (B, N, C3)
 
     def forward_visible_stages(self, x: Tensor, mask: ConvMAEMask) -> tuple[Tensor, Tensor]:
         """Run stages 1 and 2 on visible blocks alone.
@@ -123,4 +133,4 @@ class ConvMAEViT(ConvViT):
                 x = x * visible  # the next patch embedding must not mix removed cells in
             outs.append(gather_tiles(cut_tiles(x, size), mask.ids_keep))  # (B, N, size, size, C_i)
         x = gather_tiles(cut_tiles(x, self.patch_sizes[2]), mask.ids_keep)  # (B, N, 2, 2, C2)
-        return *outs, self.forward_transformer_stage(x, pos_embed)
+        return *outs, self.forward_transformer_stage(x, pos_embed, (1, mask.ids_keep.shape[1]))

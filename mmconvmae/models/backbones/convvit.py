@@ -7,14 +7,23 @@ import torch
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
-from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer, to_2tuple
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmconvmae.registry import MODELS
 
-from ..layers import ConvBlock, PatchEmbed, PositionEmbedding, TileIndex
+from ..layers import (
+    ConvBlock,
+    DecomposedRelativePosition,
+    GridEmbedding,
+    PatchEmbed,
+    PositionEmbedding,
+    RelativePositionBias,
+    TileIndex,
+    TransformerBlock,
+    unpadded_sizes,
+)
 
 
 @MODELS.register_module()
@@ -40,8 +49,28 @@ class ConvViT(BaseBackbone):
             product is the total stride. Defaults to (4, 2, 2).
         in_channels (int): Number of image channels. Defaults to 3.
         kernel_size (int): Edge of the depthwise kernels, odd. Defaults to 5.
-        out_indices (int | Sequence[int]): Stages, from 0 to 2 or negative from the end, whose outputs are returned.
-            Defaults to -1, the last.
+        window_size (int): Edge of the windows that attention of stage 3 is confined to, in tokens; windows at the lower
+            and right edge are as large as what is left. Defaults to 0: all blocks attend globally.
+        global_attn_indexes (Sequence[int]): Blocks of stage 3, from 0 or negative from the end, that attend globally
+            although there are windows. Defaults to ().
+        rel_pos (str, optional): Relative positions that attention knows of.
+
+            - ``'shared'``: a table of biases that all windowed blocks share and another for all global ones.
+            - ``'per_block'``: a table of biases for each block.
+            - ``'decomposed'``: vectors for rows and for columns in each block, as in ViTDet.
+
+            Tables of global blocks are made for ``img_size`` and resized for others. Defaults to None.
+        layer_scale_init_value (float): Initial value of a learnable scale for each channel of both residual branches in
+            stage 3; 0 for none. Defaults to 0.
+        fourth_level (str, optional): A level of twice the total stride after stage 3.
+
+            - ``'max_pool'``: the largest of 2 x 2 positions, as for detection.
+            - ``'conv'``: 3 x 3 convolution of stride 2 without padding, norm and GELU, as for segmentation.
+
+            Defaults to None.
+        fourth_level_norm_cfg (dict): Norm layer of ``'conv'``. Defaults to ``dict(type='SyncBN')``.
+        out_indices (int | Sequence[int]): Stages, from 0 to 2 or negative from the end, whose outputs are returned; 3
+            is the fourth level. Defaults to -1, the last.
         out_type (str): What is returned of each stage.
 
             - ``'raw'``: tokens of shape (B, L, C).
@@ -54,6 +83,10 @@ class ConvViT(BaseBackbone):
         norm_cfg (dict): Norm layer of stage 3 and of ``'avg_featmap'``. Defaults to ``dict(type='LN', eps=1e-6)``.
         frozen_stages (int): Number of stages, from the first, that stay as they are: no gradient, always in eval mode.
             With 3 everything is frozen. Defaults to -1, none.
+        pad_value (float, optional): The value that a data preprocessor pads batches with, on the right and below. Then
+            the padding of each image is not computed, its features are 0 there and elsewhere those that the image has
+            alone, and images are run together only where they are of one size. Defaults to None: padding is a part of
+            the image, as in the released code.
         with_cp (bool): Whether to recompute each block in the backward pass to save memory (gradient checkpointing).
             Defaults to False.
         interpolate_mode (str): How the position embedding is resized. Defaults to 'bicubic'.
@@ -72,6 +105,8 @@ class ConvViT(BaseBackbone):
         'huge': dict(embed_dims=(768, 1024, 1280), depths=(2, 2, 31), num_heads=16, mlp_ratios=(8, 8, 4)),
     }
     OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
+    REL_POS = (None, 'shared', 'per_block', 'decomposed')
+    FOURTH_LEVELS = (None, 'max_pool', 'conv')
     # A CPU runs the convolution stages on a few images at a time, so many that the widest tensor stays in its cache.
     CPU_CHUNK = 16 * 2**20  # bytes
     # Whether the position embedding is trained; pretraining keeps the sine-cosine one.
@@ -84,11 +119,18 @@ class ConvViT(BaseBackbone):
         patch_sizes: Sequence[int] = (4, 2, 2),
         in_channels: int = 3,
         kernel_size: int = 5,
+        window_size: int = 0,
+        global_attn_indexes: Sequence[int] = (),
+        rel_pos: str | None = None,
+        layer_scale_init_value: float = 0.0,
+        fourth_level: str | None = None,
+        fourth_level_norm_cfg: dict = dict(type='SyncBN'),
         out_indices: int | Sequence[int] = -1,
         out_type: str = 'avg_featmap',
         drop_path_rate: float = 0.0,
         norm_cfg: dict = dict(type='LN', eps=1e-6),
         frozen_stages: int = -1,
+        pad_value: float | None = None,
         with_cp: bool = False,
         interpolate_mode: str = 'bicubic',
         init_cfg: dict | list[dict] | None = None,
@@ -96,47 +138,75 @@ class ConvViT(BaseBackbone):
         super().__init__(init_cfg)
         arch = self._parse_arch(arch)
         self.embed_dims, self.depths = tuple(arch['embed_dims']), tuple(arch['depths'])
-        if out_type not in self.OUT_TYPES:
-            raise ValueError(f'`out_type` is {out_type!r}; choose one of {", ".join(self.OUT_TYPES)}.')
+        for name, value, choices in (
+            ('out_type', out_type, self.OUT_TYPES),
+            ('rel_pos', rel_pos, self.REL_POS),
+            ('fourth_level', fourth_level, self.FOURTH_LEVELS),
+        ):
+            if value not in choices:
+                raise ValueError(f'`{name}` is {value!r}; choose one of {", ".join(map(str, choices))}.')
         if kernel_size % 2 == 0:
             raise ValueError(f'`kernel_size` is {kernel_size}; the depthwise kernel needs an odd edge.')
         if len(patch_sizes) != 3:
             raise ValueError(f'`patch_sizes` is {patch_sizes}; give one size for each of the three stages.')
         if frozen_stages > 3:
             raise ValueError(f'`frozen_stages` is {frozen_stages}; there are 3 stages.')
+        depth = self.depths[2]
+        if not all(-depth <= i < depth for i in global_attn_indexes):
+            raise ValueError(
+                f'`global_attn_indexes` is {global_attn_indexes}; stage 3 has the blocks 0 to {depth - 1}.'
+            )
         self.patch_sizes = tuple(patch_sizes)
         self.stride = math.prod(patch_sizes)
         self.out_type = out_type
-        self.out_indices = self._parse_out_indices(out_indices)
+        self.out_indices = self._parse_out_indices(out_indices, 3 if fourth_level is None else 4)
         self.frozen_stages = frozen_stages
+        self.pad_value = pad_value
+        self.window_size = window_size
         self.with_cp = with_cp
 
-        drop_path_rates = iter(np.linspace(0, drop_path_rate, sum(self.depths)).tolist())
-        blocks = (
-            partial(ConvBlock, kernel_size=kernel_size),
-            partial(ConvBlock, kernel_size=kernel_size),
-            partial(self._transformer_block, num_heads=arch['num_heads'], norm_cfg=norm_cfg),
+        grid = self._get_grid(*to_2tuple(img_size))
+        window_sizes = [window_size] * depth
+        for i in global_attn_indexes:
+            window_sizes[i] = 0
+        make_positions = partial(RelativePositionBias, num_heads=arch['num_heads'])
+        if rel_pos == 'decomposed':
+            make_positions = partial(DecomposedRelativePosition, head_dims=self.embed_dims[2] // arch['num_heads'])
+        conv_block = partial(ConvBlock, kernel_size=kernel_size)
+        transformer_block = partial(
+            TransformerBlock,
+            num_heads=arch['num_heads'],
+            layer_scale_init_value=layer_scale_init_value,
+            norm_cfg=norm_cfg,
         )
+        transformer_blocks = []
+        for size in window_sizes:
+            own = make_positions((size, size) if size else grid) if rel_pos in ('per_block', 'decomposed') else None
+            transformer_blocks.append(partial(transformer_block, window_size=size, rel_pos=own))
+
+        drop_path_rates = iter(np.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        blocks = ([conv_block] * self.depths[0], [conv_block] * self.depths[1], transformer_blocks)
         self.patch_embeds, self.stages = nn.ModuleList(), nn.ModuleList()
         in_dims = in_channels
-        for dims, depth, ratio, patch_size, block in zip(
-            self.embed_dims, self.depths, arch['mlp_ratios'], patch_sizes, blocks
-        ):
+        for dims, ratio, patch_size, stage in zip(self.embed_dims, arch['mlp_ratios'], patch_sizes, blocks):
             self.patch_embeds.append(PatchEmbed(in_dims, dims, patch_size))
             self.stages.append(
                 nn.ModuleList(
-                    block(embed_dims=dims, mlp_ratio=ratio, drop_path_rate=next(drop_path_rates)) for _ in range(depth)
+                    block(embed_dims=dims, mlp_ratio=ratio, drop_path_rate=next(drop_path_rates)) for block in stage
                 )
             )
             in_dims = dims
         # On the way into stage 3: a linear layer (the authors' patch_embed4) and the position embedding.
         self.token_embed = nn.Linear(in_dims, in_dims)
-        self.pos_embed = PositionEmbedding(
-            self._get_grid(*to_2tuple(img_size)), in_dims, self.learnable_pos_embed, interpolate_mode
-        )
+        self.pos_embed = PositionEmbedding(grid, in_dims, self.learnable_pos_embed, interpolate_mode)
+        self.shared_rel_pos = nn.ModuleDict()
+        if rel_pos == 'shared':
+            for size in set(window_sizes):
+                self.shared_rel_pos[self._attention_kind(size)] = make_positions((size, size) if size else grid)
+        self.fourth_level = self._build_fourth_level(fourth_level, in_dims, fourth_level_norm_cfg)
         if out_type == 'avg_featmap':
             for i in self.out_indices:
-                self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
+                self.add_module(f'norm{i}', build_norm_layer(norm_cfg, (*self.embed_dims, in_dims)[i]))
 
         self._register_load_state_dict_pre_hook(self._check_checkpoint)
         self._freeze_stages()
@@ -160,15 +230,24 @@ class ConvViT(BaseBackbone):
         return arch
 
     @staticmethod
-    def _parse_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+    def _parse_out_indices(out_indices: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
         indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not indices or not all(-3 <= i < 3 for i in indices):
-            raise ValueError(f'`out_indices` is {out_indices}; the stages are 0, 1 and 2.')
-        return tuple(i % 3 for i in indices)
+        if not indices or not all(-num_levels <= i < num_levels for i in indices):
+            raise ValueError(
+                f'`out_indices` is {out_indices}; the stages are 0, 1 and 2, and 3 is there with a `fourth_level`.'
+            )
+        return tuple(i % num_levels for i in indices)
 
     @staticmethod
-    def _transformer_block(embed_dims: int, mlp_ratio: float, **kwargs) -> TransformerEncoderLayer:
-        return TransformerEncoderLayer(embed_dims, feedforward_channels=round(embed_dims * mlp_ratio), **kwargs)
+    def _attention_kind(window_size: int) -> str:
+        return 'window' if window_size else 'global'
+
+    @staticmethod
+    def _build_fourth_level(kind: str | None, embed_dims: int, norm_cfg: dict) -> nn.Module | None:
+        if kind == 'conv':
+            conv = nn.Conv2d(embed_dims, embed_dims, 3, stride=2)
+            return nn.Sequential(conv, build_norm_layer(norm_cfg, embed_dims), nn.GELU())
+        return nn.MaxPool2d(2, ceil_mode=True) if kind == 'max_pool' else None
 
     def _get_grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.stride or width % self.stride:
@@ -227,12 +306,35 @@ class ConvViT(BaseBackbone):
         Raises:
             ValueError: If the total stride does not divide H and W.
         """
+        maps = self._forward_stages(x) if self.pad_value is None else self._forward_unpadded(x)
+        if self.fourth_level is not None:
+            level = self.fourth_level(maps[2].permute(0, 3, 1, 2))  # (B, C3, H / 32, W / 32)
+            maps.append(level.permute(0, 2, 3, 1))
+        return tuple(self._format_output(i, maps[i]) for i in self.out_indices)
+
+    def _forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Run the three stages on images of shape (B, in_channels, H, W); the maps are (B, H_i, W_i, C_i)."""
         grid = self.get_grid(x)
         stage1 = self.forward_conv_stage(0, x.permute(0, 2, 3, 1))  # (B, H / 4, W / 4, C1)
         stage2 = self.forward_conv_stage(1, stage1)  # (B, H / 8, W / 8, C2)
-        tokens = self.forward_transformer_stage(stage2, self.pos_embed(grid))  # (B, H / 16 * W / 16, C3)
-        stages = (stage1, stage2, tokens.unflatten(1, grid))
-        return tuple(self._format_output(i, stages[i]) for i in self.out_indices)
+        tokens = self.forward_transformer_stage(stage2, self.pos_embed(grid), grid)  # (B, H / 16 * W / 16, C3)
+        return [stage1, stage2, tokens.unflatten(1, grid)]
+
+    def _forward_unpadded(self, x: Tensor) -> list[Tensor]:
+        """As :meth:`_forward_stages`, but without the padding of each image, where the maps are 0."""
+        grid = self.get_grid(x)
+        unit = self.stride if self.fourth_level is None else 2 * self.stride
+        sizes = unpadded_sizes(x, self.pad_value, unit)
+        strides = [self.stride // math.prod(self.patch_sizes[: i + 1]) for i in range(3)]  # of stage-3 tokens
+        maps = [
+            x.new_zeros(len(x), grid[0] * stride, grid[1] * stride, dims)
+            for stride, dims in zip(strides, self.embed_dims)
+        ]
+        for height, width in dict.fromkeys(sizes):
+            images = [i for i, size in enumerate(sizes) if size == (height, width)]
+            for whole, part in zip(maps, self._forward_stages(x[images, :, :height, :width])):
+                whole[images, : part.shape[1], : part.shape[2]] = part.to(whole.dtype)
+        return maps
 
     def forward_conv_stage(self, i: int, x: Tensor, visible: Tensor | TileIndex | None = None) -> Tensor:
         """Run stage 1 or 2.
@@ -252,30 +354,38 @@ class ConvViT(BaseBackbone):
             num_images = max(1, self.CPU_CHUNK // widest)
         chunks = x.split(num_images)
         masks = [None] * len(chunks) if visible is None else visible.split(num_images)
-        outs = [self._run_blocks(i, self.patch_embeds[i](chunk), mask) for chunk, mask in zip(chunks, masks)]
+        outs = []
+        for chunk, mask in zip(chunks, masks):
+            out = self.patch_embeds[i](chunk)
+            for block in self.stages[i]:
+                out = self._run_block(block, out, mask)
+            outs.append(out)
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
-    def forward_transformer_stage(self, x: Tensor, pos_embed: Tensor) -> Tensor:
+    def forward_transformer_stage(self, x: Tensor, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Run stage 3.
 
         Args:
             x (Tensor): Maps of shape (B, H, W, C2), or visible tiles of shape (B, N, p, p, C2).
             pos_embed (Tensor): Position embedding of the tokens, shape (1 or B, L, C3).
+            grid (tuple[int, int]): Rows and columns of tokens, their product L; visible tiles stand in one row.
 
         Returns:
             Tensor: Tokens of shape (B, L, C3), with L = H / p * W / p or N.
         """
         x = self.patch_embeds[2](x).flatten(1, -2)  # (B, L, C3)
         x = self.token_embed(x) + pos_embed
-        return self._run_blocks(2, x)
-
-    def _run_blocks(self, i: int, x: Tensor, *args) -> Tensor:
-        for block in self.stages[i]:
-            if self.with_cp and self.training and x.requires_grad:
-                x = checkpoint(block, x, *args, use_reentrant=False)
-            else:
-                x = block(x, *args)
+        windows = dict(window=(self.window_size, self.window_size))
+        windows['global'] = grid
+        shared = {kind: rel_pos(windows[kind]) for kind, rel_pos in self.shared_rel_pos.items()}
+        for block in self.stages[2]:
+            x = self._run_block(block, x, grid, shared.get(self._attention_kind(block.attn.window_size)))
         return x
+
+    def _run_block(self, block: nn.Module, x: Tensor, *args) -> Tensor:
+        if self.with_cp and self.training and x.requires_grad:
+            return checkpoint(block, x, *args, use_reentrant=False)
+        return block(x, *args)
 
     def _format_output(self, i: int, x: Tensor) -> Tensor:
         """Bring a map of shape (B, H, W, C) into the form that ``out_type`` names."""
@@ -334,8 +444,11 @@ class ConvViT(BaseBackbone):
                 f'{next(iter(state_dict))!r} and not like {next(iter(own))!r}. Convert an official checkpoint with '
                 "tools/model_converters/convmae_official.py, and load a pretraining one with `prefix='backbone.'`."
             )
+        # Position embeddings and tables may be of another grid: they are resized.
+        grids = {f'{prefix}{name}.weight' for name, module in self.named_modules() if isinstance(module, GridEmbedding)}
         for name, value in loaded.items():
-            if value.shape != own[name].shape and not name.startswith(f'{prefix}pos_embed.'):
+            fits = value.shape[-1] == own[name].shape[-1] if name in grids else value.shape == own[name].shape
+            if not fits:
                 raise ValueError(
                     f'The checkpoint is of another architecture: {name} is {tuple(value.shape)} in it and '
                     f'{tuple(own[name].shape)} in this model; set `arch`, `patch_sizes` and `kernel_size` to those of '

@@ -1,12 +1,8 @@
-import math
-
 import torch
-import torch.nn as nn
-from mmengine.logging import MMLogger
-from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
+
+from .grid_embedding import GridEmbedding
 
 
 def sincos_position_embedding(grid: tuple[int, int], embed_dims: int) -> Tensor:
@@ -35,10 +31,8 @@ def sincos_position_embedding(grid: tuple[int, int], embed_dims: int) -> Tensor:
     return embedding[None].float()
 
 
-class PositionEmbedding(BaseModule):
-    """A position embedding for a grid of tokens that serves every other grid by bicubic resizing.
-
-    A checkpoint made on another grid is resized when it is loaded.
+class PositionEmbedding(GridEmbedding):
+    """A position embedding for a grid of tokens that serves every other grid by resizing.
 
     Args:
         grid (tuple[int, int]): Rows and columns of tokens of the usual input.
@@ -48,41 +42,14 @@ class PositionEmbedding(BaseModule):
     """
 
     def __init__(self, grid: tuple[int, int], embed_dims: int, learnable: bool, mode: str = 'bicubic') -> None:
-        super().__init__()
-        self.grid = grid
-        self.mode = mode
-        if learnable:
-            self.weight = nn.Parameter(torch.zeros(1, grid[0] * grid[1], embed_dims))
-        else:
-            self.weight = nn.Parameter(sincos_position_embedding(grid, embed_dims), requires_grad=False)
-        self._register_load_state_dict_pre_hook(self._resize_loaded)
+        weight = (
+            torch.zeros(1, grid[0] * grid[1], embed_dims) if learnable else sincos_position_embedding(grid, embed_dims)
+        )
+        super().__init__(weight, grid, mode)
+        self.weight.requires_grad_(learnable)
 
     def init_weights(self) -> None:
         """Initialise a learnable embedding with a truncated normal of deviation 0.02; a fixed one stays."""
         super().init_weights()
         if self.weight.requires_grad:
             trunc_normal_(self.weight, std=0.02)
-
-    def forward(self, grid: tuple[int, int]) -> Tensor:
-        """Give the embedding for a grid.
-
-        Args:
-            grid (tuple[int, int]): Rows and columns of tokens.
-
-        Returns:
-            Tensor: Shape (1, rows * columns, C), row-major.
-        """
-        return resize_pos_embed(self.weight, self.grid, grid, self.mode, num_extra_tokens=0)
-
-    def _resize_loaded(self, state_dict: dict, prefix: str, *args) -> None:
-        """Fit the position embedding of a checkpoint, which is taken to be square, to this grid."""
-        name = f'{prefix}weight'
-        if name not in state_dict or state_dict[name].shape == self.weight.shape:
-            return
-        loaded = state_dict[name]
-        edge = math.isqrt(loaded.shape[1])
-        if edge * edge != loaded.shape[1] or loaded.shape[2] != self.weight.shape[2]:
-            return  # the strict shape check of loading reports it
-        rows, columns = self.grid
-        MMLogger.get_current_instance().info(f'Resize {name} from {edge} x {edge} to {rows} x {columns}.')
-        state_dict[name] = resize_pos_embed(loaded, (edge, edge), self.grid, self.mode, num_extra_tokens=0)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from reference import encode
+from reference import encode, window_attention
 
 from mmconvmae.checkpoint import from_official
 from mmconvmae.models import ConvViT
@@ -78,11 +78,21 @@ def test_equals_the_authors_classifier(golden, build):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max())
 
 
+def test_parameters_are_those_of_the_released_detection_and_segmentation_backbones():
+    windows = dict(window_size=16, global_attn_indexes=(0, 3, 6, 10), rel_pos='shared', fourth_level='max_pool')
+    own = dict(rel_pos='per_block', layer_scale_init_value=1.0, fourth_level='conv')
+    for size, kwargs, millions in ((1024, windows, 87.80), (512, own, 91.09)):
+        with torch.device('meta'):
+            model = ConvViT(img_size=size, out_type='featmap', **kwargs)
+        assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == millions
+
+
 def test_gradient_checkpointing_changes_nothing(small_arch, build):
     images = torch.randn(2, 3, 64, 64, requires_grad=True)
+    config = dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, window_size=3, global_attn_indexes=(0,))
     grads = []
     for with_cp in (False, True):
-        model = build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, with_cp=with_cp)).train()
+        model = build(dict(config, rel_pos='shared', with_cp=with_cp)).train()
         model(images)[0].square().sum().backward()
         grads.append([parameter.grad for parameter in model.parameters()])
     torch.testing.assert_close(*grads)
@@ -101,6 +111,116 @@ def test_frozen_stages(small_arch, build, frozen_stages):
             assert all(part.training != frozen for part in module.modules())
     others = [*model.pos_embed.parameters(), *model.token_embed.parameters(), *model.norm2.parameters()]
     assert all(parameter.requires_grad == (frozen_stages < 3) for parameter in others)
+
+
+def rel_pos_bias(model, block, window):
+    """What a block adds to its scores, from its parameters' definition."""
+    attention = model.stages[2][block].attn
+    kind = 'window' if attention.window_size else 'global'
+    if hasattr(attention.rel_pos, 'rows'):
+        rows, columns = attention.rel_pos.rows.weight, attention.rel_pos.columns.weight
+        return lambda head: lambda q, dy, dx: q @ rows[dy + window[0] - 1] + q @ columns[dx + window[1] - 1]
+    table = attention.rel_pos if attention.rel_pos is not None else model.shared_rel_pos[kind]
+    row = lambda dy, dx: (dy + window[0] - 1) * (2 * window[1] - 1) + dx + window[1] - 1  # noqa: E731
+    return lambda head: lambda q, dy, dx: table.weight[row(dy, dx), head]
+
+
+# Grids of 4 x 6 and 5 x 3 tokens: windows of 2 divide the first and not the second.
+@pytest.mark.parametrize('img_size', [(64, 96), (80, 48)])
+@pytest.mark.parametrize('rel_pos', ['shared', 'per_block', 'decomposed'])
+def test_windows_and_relative_positions_equal_reference(small_arch, build, img_size, rel_pos):
+    model = build(
+        dict(
+            type='mmconvmae.ConvViT',
+            arch={**small_arch, 'depths': (1, 2, 3)},
+            img_size=img_size,
+            window_size=2,
+            global_attn_indexes=(1,),
+            rel_pos=rel_pos,
+            layer_scale_init_value=1.0,
+            out_type='raw',
+        )
+    ).eval()
+
+    def attention_of_block(n, grid):
+        window = grid if n == 1 else (2, 2)
+        bias = rel_pos_bias(model, n, window)
+        return lambda head, q, k, v: window_attention(q, k, v, grid, window, bias(head))
+
+    images = torch.randn(2, 3, *img_size)
+    *_, tokens = encode(prefixed(model), images, num_heads=2, attention_of_block=attention_of_block)
+    torch.testing.assert_close(model(images)[0], tokens, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('rel_pos', ['shared', 'per_block', 'decomposed'])
+def test_tables_made_for_the_size_give_what_resized_ones_give(small_arch, build, rel_pos):
+    config = dict(
+        type='mmconvmae.ConvViT',
+        arch=small_arch,
+        window_size=2,
+        global_attn_indexes=(0,),
+        rel_pos=rel_pos,
+        out_type='raw',
+    )
+    model = build(dict(config, img_size=64)).eval()
+    other = build(dict(config, img_size=96)).eval()
+    other.load_state_dict(model.state_dict())  # resizes once, here
+    images = torch.randn(1, 3, 96, 96)
+    torch.testing.assert_close(model(images), other(images))
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(model(images), other(images))
+
+
+def test_fourth_level(small_arch, build):
+    config = dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, out_type='featmap', out_indices=(2, -1))
+    images = torch.randn(2, 3, 80, 112)
+    stage3, pooled = build(dict(config, fourth_level='max_pool')).eval()(images)
+    assert pooled.shape == (2, 32, 3, 4)  # half of 5 x 7, rounded up: the level covers the whole image
+    for y, x in ((0, 0), (1, 2), (2, 3)):
+        expected = stage3[:, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].amax((2, 3))
+        assert torch.equal(pooled[:, :, y, x], expected)
+    model = build(dict(config, fourth_level='conv', fourth_level_norm_cfg=dict(type='BN'))).eval()
+    stage3, level = model(images)
+    conv, norm = model.fourth_level[:2]
+    for y, x in ((0, 0), (1, 2)):
+        patch = stage3[:, :, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3]
+        value = (patch[:, None] * conv.weight).sum((2, 3, 4)) + conv.bias
+        value = (value - norm.running_mean) / (norm.running_var + 1e-5) ** 0.5 * norm.weight + norm.bias
+        torch.testing.assert_close(level[:, :, y, x], torch.nn.functional.gelu(value), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('rel_pos', ['shared', 'decomposed'])
+def test_an_image_has_the_same_features_alone_and_in_a_padded_batch(small_arch, build, rel_pos):
+    model = build(
+        dict(
+            type='mmconvmae.ConvViT',
+            arch=small_arch,
+            img_size=96,
+            window_size=2,
+            global_attn_indexes=(1,),
+            rel_pos=rel_pos,
+            fourth_level='max_pool',
+            out_type='featmap',
+            out_indices=(0, 1, 2, 3),
+            pad_value=0.0,
+        )
+    ).eval()
+    sizes = [(64, 96), (96, 64), (64, 96), (32, 32)]
+    images = [torch.randn(1, 3, *size) for size in sizes]
+    batch = torch.zeros(4, 3, 128, 96)
+    for padded, image in zip(batch, images):
+        padded[:, : image.shape[2], : image.shape[3]] = image[0]
+    together = model(batch)
+    for i, image in enumerate(images):
+        for alone, padded in zip(model(image), together):
+            height, width = alone.shape[2:]
+            torch.testing.assert_close(padded[i : i + 1, :, :height, :width], alone, rtol=1e-5, atol=1e-6)
+            assert not padded[i, :, height:].any() and not padded[i, :, :, width:].any()
+    gradients = torch.autograd.grad(sum(x.square().sum() for x in together), list(model.parameters()))
+    alone = [sum(x.square().sum() for x in model(image)) for image in images]
+    for ours, expected in zip(gradients, torch.autograd.grad(sum(alone), list(model.parameters()))):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
 def test_drop_path_rises_over_all_blocks():
@@ -138,6 +258,10 @@ def test_image_that_the_stride_does_not_divide(model):
         (dict(patch_sizes=(4, 4)), 'one size for each of the three stages'),
         (dict(frozen_stages=4), 'there are 3 stages'),
         (dict(img_size=100), 'The image is 100 x 100 pixels'),
+        (dict(rel_pos='table'), "`rel_pos` is 'table'; choose one of None, shared, per_block, decomposed"),
+        (dict(fourth_level='avg_pool'), "`fourth_level` is 'avg_pool'; choose one of None, max_pool, conv"),
+        (dict(global_attn_indexes=(0, 2)), r'`global_attn_indexes` is \(0, 2\); stage 3 has the blocks 0 to 1'),
+        (dict(fourth_level='conv', out_indices=4), '3 is there with a `fourth_level`'),
     ],
 )
 def test_wrong_arguments(small_arch, change, message):
