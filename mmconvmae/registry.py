@@ -8,6 +8,7 @@ reaches what is registered here through ``custom_imports = dict(imports=['mmconv
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
@@ -22,5 +23,12 @@ TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmconvmae'
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # Things done at fixed points of a run.
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmconvmae', locations=['mmconvmae.hooks'])
+# What makes the parameter groups of an optimiser.
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='mmconvmae',
+    locations=['mmconvmae.optimizers'],
+)
 
-__all__ = ['FUNCTIONS', 'HOOKS', 'MODELS', 'TASK_UTILS', 'TRANSFORMS']
+__all__ = ['FUNCTIONS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'TASK_UTILS', 'TRANSFORMS']

@@ -1,7 +1,7 @@
 from .backbones import ConvMAEViT, ConvViT
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ConvMAEMask, ConvMAEMaskGenerator
-from .necks import ConvMAEPretrainDecoder, MultiScaleFusion
+from .necks import ConvMAEPretrainDecoder, MultiScaleFusion, SimpleFeaturePyramid
 from .selfsup import ConvMAE
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     'ConvMAEViT',
     'ConvViT',
     'MultiScaleFusion',
+    'SimpleFeaturePyramid',
 ]
