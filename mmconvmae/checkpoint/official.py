@@ -17,64 +17,124 @@ from torch import Tensor
 from mmconvmae.models import ConvViT
 from mmconvmae.registry import MODELS
 
-# (the authors' name, ours); {} is a number that both share.
-_NAMES = (
+# Names are pairs (the authors', ours); {} is a number that both share.
+_TRANSFORMER_BLOCK = (
+    ('norm1', 'ln1'),
+    ('attn.qkv', 'attn.qkv'),
+    ('attn.proj', 'attn.proj'),
+    ('norm2', 'ln2'),
+    ('mlp.fc1', 'ffn.layers.0.0'),
+    ('mlp.fc2', 'ffn.layers.1'),
+)
+_CONV_BLOCK = (
+    ('norm1', 'ln1'),
+    ('conv1', 'conv1'),
+    ('attn', 'depthwise_conv'),
+    ('conv2', 'conv2'),
+    ('norm2', 'ln2'),
+    ('mlp.fc1', 'ffn.0'),
+    ('mlp.fc2', 'ffn.2'),
+)
+
+
+def _inside(theirs: str, ours: str, names: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Names inside a module of which each side has its own name."""
+    return tuple((theirs + name, ours + our_name) for name, our_name in names)
+
+
+_BACKBONE = (
     ('pos_embed', 'backbone.pos_embed.weight'),
     *(
-        (f'patch_embed{stage}.{theirs}', f'backbone.patch_embeds.{stage - 1}.{ours}')
-        for stage in (1, 2, 3)
-        for theirs, ours in (('proj', 'projection'), ('norm', 'norm'))
+        pair
+        for i in range(3)
+        for pair in _inside(
+            f'patch_embed{i + 1}.', f'backbone.patch_embeds.{i}.', (('proj', 'projection'), ('norm', 'norm'))
+        )
     ),
     ('patch_embed4', 'backbone.token_embed'),
-    *(
-        (f'blocks{stage}.{{}}.{theirs}', f'backbone.stages.{stage - 1}.{{}}.{ours}')
-        for stage in (1, 2)
-        for theirs, ours in (
-            ('norm1', 'ln1'),
-            ('conv1', 'conv1'),
-            ('attn', 'depthwise_conv'),
-            ('conv2', 'conv2'),
-            ('norm2', 'ln2'),
-            ('mlp.fc1', 'ffn.0'),
-            ('mlp.fc2', 'ffn.2'),
-        )
-    ),
-    *(
-        (f'{theirs_prefix}.{{}}.{theirs}', f'{ours_prefix}.{{}}.{ours}')
-        for theirs_prefix, ours_prefix in (('blocks3', 'backbone.stages.2'), ('decoder_blocks', 'neck.decoder_blocks'))
-        for theirs, ours in (
-            ('norm1', 'ln1'),
-            ('attn.qkv', 'attn.qkv'),
-            ('attn.proj', 'attn.proj'),
-            ('norm2', 'ln2'),
-            ('mlp.fc1', 'ffn.layers.0.0'),
-            ('mlp.fc2', 'ffn.layers.1'),
-        )
-    ),
+    *_inside('blocks1.{}.', 'backbone.stages.0.{}.', _CONV_BLOCK),
+    *_inside('blocks2.{}.', 'backbone.stages.1.{}.', _CONV_BLOCK),
+    *_inside('blocks3.{}.', 'backbone.stages.2.{}.', _TRANSFORMER_BLOCK),
+    # of detection and segmentation
+    ('blocks3.{}.gamma_1', 'backbone.stages.2.{}.attn.gamma1.weight'),
+    ('blocks3.{}.gamma_2', 'backbone.stages.2.{}.ffn.gamma2.weight'),
+    ('blocks3.{}.attn.relative_position_bias_table', 'backbone.stages.2.{}.attn.rel_pos.weight'),
+    ('windowed_rel_pos_bias.relative_position_bias_table', 'backbone.shared_rel_pos.window.weight'),
+    ('global_rel_pos_bias.relative_position_bias_table', 'backbone.shared_rel_pos.global.weight'),
+    ('fpn.{}', 'backbone.fourth_level.{}'),
+)
+_PRETRAINING = (
     ('stage1_output_decode', 'neck.projections.0'),
     ('stage2_output_decode', 'neck.projections.1'),
     ('norm', 'neck.norm'),
     ('decoder_embed', 'neck.decoder_embed'),
     ('mask_token', 'neck.mask_token'),
     ('decoder_pos_embed', 'neck.decoder_pos_embed.weight'),
+    *_inside('decoder_blocks.{}.', 'neck.decoder_blocks.{}.', _TRANSFORMER_BLOCK),
     ('decoder_norm', 'neck.decoder_norm'),
     ('decoder_pred', 'neck.decoder_pred'),
-    ('fc_norm', 'backbone.norm2'),
-    ('head', 'head.fc'),
+)
+_CLASSIFIER = (('fc_norm', 'backbone.norm2'), ('head', 'head.fc'))
+# Detectron2's Mask R-CNN, in which the authors trained their detector, and mmdet's.
+_MASK_RCNN = (
+    *(
+        pair
+        for i in range(4)
+        for theirs, ours in (('lateral', 'lateral'), ('output', 'fpn'))
+        for pair in (
+            (f'backbone.fpn_{theirs}{i + 2}', f'neck.{ours}_convs.{i}.conv'),
+            (f'backbone.fpn_{theirs}{i + 2}.norm', f'neck.{ours}_convs.{i}.bn'),
+        )
+    ),
+    ('proposal_generator.rpn_head.conv.conv{}', 'rpn_head.rpn_conv.{}.conv'),
+    ('proposal_generator.rpn_head.objectness_logits', 'rpn_head.rpn_cls'),
+    ('proposal_generator.rpn_head.anchor_deltas', 'rpn_head.rpn_reg'),
+    *(
+        pair
+        for i in range(4)
+        for theirs, ours in (('box_head.conv', 'bbox_head.shared_convs'), ('mask_head.mask_fcn', 'mask_head.convs'))
+        for pair in (
+            (f'roi_heads.{theirs}{i + 1}', f'roi_head.{ours}.{i}.conv'),
+            (f'roi_heads.{theirs}{i + 1}.norm', f'roi_head.{ours}.{i}.bn'),
+        )
+    ),
+    ('roi_heads.box_head.fc1', 'roi_head.bbox_head.shared_fcs.0'),
+    ('roi_heads.box_predictor.cls_score', 'roi_head.bbox_head.fc_cls'),
+    ('roi_heads.box_predictor.bbox_pred', 'roi_head.bbox_head.fc_reg'),
+    ('roi_heads.mask_head.deconv', 'roi_head.mask_head.upsample'),
+    ('roi_heads.mask_head.predictor', 'roi_head.mask_head.conv_logits'),
+)
+# mmseg calls the heads of UperNet as it did when the authors used it.
+_UPERNET = (('decode_head.*', 'decode_head.*'), ('auxiliary_head.*', 'auxiliary_head.*'))
+# What else a checkpoint of each task holds, and where the authors have the backbone in it.
+_TASKS = (
+    ('backbone.bottom_up.', _MASK_RCNN),
+    ('backbone.', _UPERNET),
+    ('', _PRETRAINING + _CLASSIFIER),
+)
+# What the authors keep in checkpoints although it follows from the rest.
+_DERIVED = re.compile(
+    r'.*\brelative_position_index|pixel_(mean|std)|proposal_generator\.anchor_generator\.cell_anchors\.\d+'
 )
 # Our name of the first layer of a block's MLP, in each stage.
 _FC1 = ('ffn.0', 'ffn.0', 'ffn.layers.0.0')
+# The blocks that attend globally in the released detector; with shared tables they leave no trace in a checkpoint.
+_GLOBAL_BLOCKS = (0, 3, 6, 10)
 
 
 def _rename(state_dict: dict[str, Tensor], names: tuple[tuple[str, str], ...], origin: str) -> dict[str, Tensor]:
-    # A parameter of a module is the module's name and .weight or .bias; some names are parameters themselves.
-    rules = [(re.compile(re.escape(old).replace(r'\{\}', r'(\d+)') + r'(\.weight|\.bias|)'), new) for old, new in names]
+    # A parameter of a module is the module's name and .weight, or the like; some names are parameters themselves.
+    parameter = r'(|\.weight|\.bias|\.running_mean|\.running_var|\.num_batches_tracked)'
+    rules = []
+    for old, new in names:
+        pattern = re.escape(old).replace(r'\{\}', r'(\d+)').replace(r'\*', '(.*)')
+        rules.append((re.compile(pattern + parameter), new.replace('*', '{}')))
     renamed, unknown = {}, []
     for name, value in state_dict.items():
         for pattern, new in rules:
             if match := pattern.fullmatch(name):
-                *numbers, parameter = match.groups()
-                renamed[new.format(*numbers) + parameter] = value
+                *parts, ending = match.groups()
+                renamed[new.format(*parts) + ending] = value
                 break
         else:
             unknown.append(name)
@@ -86,38 +146,56 @@ def _rename(state_dict: dict[str, Tensor], names: tuple[tuple[str, str], ...], o
     return renamed
 
 
+def _position_index(table: Tensor) -> Tensor:
+    """The row of a square window's table for each pair of positions, shape (edge², edge²), which the authors keep."""
+    edge = (math.isqrt(len(table)) + 1) // 2
+    places = torch.arange(edge**2)
+    rows, columns = places // edge, places % edge
+    offset = (rows[:, None] - rows + edge - 1) * (2 * edge - 1)
+    return offset + columns[:, None] - columns + edge - 1
+
+
 def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the parameters of an official checkpoint to ours.
 
     Args:
-        state_dict (dict[str, Tensor]): What the official file holds under 'model': a pretraining model with or
-            without decoder, or a finetuned classifier.
+        state_dict (dict[str, Tensor]): What the official file holds: a pretraining model with or without decoder, a
+            finetuned classifier, a Mask R-CNN of detectron2, a UperNet of mmseg, or the backbone of one of these.
 
     Returns:
-        dict[str, Tensor]: The same tensors, for :class:`ConvMAE` or mmpretrain's ``ImageClassifier`` with a
-        :class:`ConvViT`.
+        dict[str, Tensor]: The same tensors, for :class:`ConvMAE`, or for mmpretrain's ``ImageClassifier``, mmdet's
+        ``MaskRCNN`` or mmseg's ``EncoderDecoder`` with a :class:`ConvViT`.
 
     Raises:
         ValueError: If it holds a name that no official ConvMAE checkpoint has.
     """
-    return _rename(state_dict, _NAMES, "the authors' ConvMAE")
+    prefix, others = next(task for task in _TASKS if f'{task[0]}patch_embed1.proj.weight' in state_dict or not task[0])
+    parameters = {name: value for name, value in state_dict.items() if not _DERIVED.fullmatch(name)}
+    return _rename(parameters, _inside(prefix, '', _BACKBONE) + others, "the authors' ConvMAE")
 
 
 def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename our parameters to the authors' names: the inverse of :func:`from_official`.
 
     Args:
-        state_dict (dict[str, Tensor]): State dict of a :class:`ConvMAE` or of mmpretrain's ``ImageClassifier`` with a
-            :class:`ConvViT`.
+        state_dict (dict[str, Tensor]): State dict of one of the models that :func:`from_official` names.
 
     Returns:
-        dict[str, Tensor]: The same tensors under the authors' names.
+        dict[str, Tensor]: The same tensors under the authors' names, and the index of each table of relative positions.
 
     Raises:
         ValueError: If it holds a name that no such model has.
     """
-    # mmpretrain's data preprocessors keep the pixel mean and deviation out of checkpoints, so all names are parameters.
-    return _rename(state_dict, tuple((ours, theirs) for theirs, ours in _NAMES), 'ours')
+    heads = {name.split('.')[0] for name in state_dict}
+    prefix, others = _TASKS[0] if 'roi_head' in heads else _TASKS[1] if 'decode_head' in heads else _TASKS[2]
+    # OpenMMLab's data preprocessors keep the pixel mean and deviation out of checkpoints, so all names are parameters.
+    names = tuple((ours, theirs) for theirs, ours in _inside(prefix, '', _BACKBONE) + others)
+    official = {}
+    for name, value in _rename(state_dict, names, 'ours').items():
+        official[name] = value
+        if name.endswith('relative_position_bias_table'):
+            official[name.replace('bias_table', 'index')] = _position_index(value)
+    return official
 
 
 def infer_model(state_dict: dict[str, Tensor]) -> dict:
@@ -128,8 +206,11 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
 
     Returns:
         dict: Config of a :class:`ConvMAE`, with :class:`MultiScaleFusion` for a neck if there is no decoder, or of
-        mmpretrain's ``ImageClassifier``. Heads of attention leave no trace in shapes: ``num_heads`` is that of the
-        named architecture with these widths, or None; the decoder's is left out.
+        mmpretrain's ``ImageClassifier``; of a detector or segmentor, the config of the backbone alone, as
+        ``dict(backbone=...)``. Heads of attention leave no trace in shapes but in those of tables of relative
+        positions: ``num_heads`` is else that of the named architecture with these widths, or None; the decoder's is
+        left out. Nor do the blocks that attend globally where tables are shared; they are those of the released
+        detector.
 
     Raises:
         ValueError: If parameters are missing or their shapes do not fit together.
@@ -160,6 +241,9 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
         in_channels=embeds[0][1],
         kernel_size=shape('backbone.stages.0.0.depthwise_conv.weight')[-1],
     )
+    if 'head.fc.weight' not in state_dict and 'neck.norm.weight' not in state_dict:
+        backbone.update(_infer_dense_prediction(state_dict, backbone))
+        return dict(backbone=dict(type='mmconvmae.ConvViT', **backbone))
     if 'head.fc.weight' in state_dict:
         num_classes, in_channels = shape('head.fc.weight')
         return dict(
@@ -186,19 +270,49 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
     return dict(type='mmconvmae.ConvMAE', backbone=dict(type='mmconvmae.ConvMAEViT', **backbone), neck=neck)
 
 
+def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> dict:
+    """What the config of a backbone for detection or segmentation has beside that of another backbone."""
+    arch = backbone['arch']
+    grid = backbone['img_size'] // math.prod(backbone['patch_sizes'])
+    config = dict(out_type='featmap', out_indices=(0, 1, 2, 3), fourth_level='max_pool')
+    if 'backbone.fourth_level.0.weight' in state_dict:
+        config.update(fourth_level='conv')
+    if 'backbone.stages.2.0.attn.gamma1.weight' in state_dict:
+        config.update(layer_scale_init_value=1.0)
+    tables = {name: value.shape for name, value in state_dict.items() if name.endswith('rel_pos.weight')}
+    window = state_dict.get('backbone.shared_rel_pos.window.weight')
+    if tables:
+        config.update(rel_pos='per_block')
+        arch = dict(arch, num_heads=next(iter(tables.values()))[1])
+        edges = [(math.isqrt(rows) + 1) // 2 for rows, _ in tables.values()]
+        if set(edges) != {grid}:
+            config.update(window_size=next(edge for edge in edges if edge != grid))
+            config.update(global_attn_indexes=tuple(i for i, edge in enumerate(edges) if edge == grid))
+    elif window is not None:
+        arch = dict(arch, num_heads=window.shape[1])
+        config.update(
+            rel_pos='shared', window_size=(math.isqrt(len(window)) + 1) // 2, global_attn_indexes=_GLOBAL_BLOCKS
+        )
+    return dict(config, arch=arch)
+
+
 def check_strict(state_dict: dict[str, Tensor], config: dict) -> None:
     """Check that a state dict loads strictly into a model, without allocating the model.
 
     Args:
         state_dict (dict[str, Tensor]): State dict under our names.
-        config (dict): Config of the model, as :func:`infer_model` gives it.
+        config (dict): Config of the model, or of the backbone alone, as :func:`infer_model` gives it.
 
     Raises:
         ValueError: If a name is missing or left over, or a shape differs.
     """
     config = copy.deepcopy(config)
-    # Any number of heads gives the same shapes.
-    config['backbone']['arch']['num_heads'] = 1
+    if config['backbone']['arch']['num_heads'] is None:
+        config['backbone']['arch']['num_heads'] = 1  # any number gives the same shapes
+    if 'type' not in config:
+        config = config['backbone']
+        prefix = 'backbone.'
+        state_dict = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
     if config.get('neck', {}).get('type') == 'mmconvmae.ConvMAEPretrainDecoder':
         config['neck']['num_heads'] = 1
     with torch.device('meta'):
@@ -219,12 +333,12 @@ def check_strict(state_dict: dict[str, Tensor], config: dict) -> None:
         )
 
 
-def read_state_dict(path: str | os.PathLike, key: str, trusted: bool = False) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike, *keys: str, trusted: bool = False) -> dict[str, Tensor]:
     """Read the parameters out of a checkpoint file.
 
     Args:
         path (str | os.PathLike): The file.
-        key (str): The entry that holds them: 'model' in official files, 'state_dict' in mmengine's.
+        *keys (str): The entries that may hold them: 'model' in official files, 'state_dict' in mmengine's and mmseg's.
         trusted (bool): Whether the file may run code when it is read, as the training state in mmengine's own
             checkpoints needs. Defaults to False.
 
@@ -242,6 +356,7 @@ def read_state_dict(path: str | os.PathLike, key: str, trusted: bool = False) ->
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f'{path} is truncated or not a PyTorch checkpoint ({reason}); fetch it again.') from error
+    key = next((key for key in keys if isinstance(content, dict) and key in content), keys[0])
     entry = content.get(key) if isinstance(content, dict) else None
     if not isinstance(entry, dict) or not entry or not all(isinstance(value, Tensor) for value in entry.values()):
         entries = ', '.join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__

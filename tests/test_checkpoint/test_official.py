@@ -1,8 +1,11 @@
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from mmconvmae.checkpoint import (
     check_strict,
@@ -13,6 +16,8 @@ from mmconvmae.checkpoint import (
     write_checkpoint,
 )
 from mmconvmae.registry import MODELS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture
@@ -119,3 +124,119 @@ def test_write_leaves_nothing_half_written(tmp_path):
     with pytest.raises(AttributeError):
         write_checkpoint(dict(cannot_be_saved=lambda: None), tmp_path / 'new' / 'checkpoint.pth')
     assert list((tmp_path / 'new').iterdir()) == []
+
+
+def named(names):
+    return {name: torch.randn(2) for name in names}
+
+
+def test_names_of_the_released_detector(golden):
+    """The names are those of the authors' backbone in detectron2's FPN and Mask R-CNN."""
+    backbone = json.loads(golden('official_base_pretrain_keys.json').read_text())
+    decoder = ('decoder', 'mask_token', 'norm.', 'stage1_', 'stage2_')
+    official = named(f'backbone.bottom_up.{name}' for name in backbone if not name.startswith(decoder))
+    tables = ('windowed_rel_pos_bias', 'global_rel_pos_bias')
+    official.update(named(f'backbone.bottom_up.{name}.relative_position_bias_table' for name in tables))
+    expected = {
+        f'backbone.bottom_up.{tables[0]}.relative_position_bias_table': 'backbone.shared_rel_pos.window.weight',
+        'backbone.bottom_up.blocks3.10.mlp.fc2.bias': 'backbone.stages.2.10.ffn.layers.1.bias',
+        'backbone.fpn_lateral2.weight': 'neck.lateral_convs.0.conv.weight',
+        'backbone.fpn_lateral2.norm.running_var': 'neck.lateral_convs.0.bn.running_var',
+        'backbone.fpn_output5.norm.num_batches_tracked': 'neck.fpn_convs.3.bn.num_batches_tracked',
+        'proposal_generator.rpn_head.conv.conv1.bias': 'rpn_head.rpn_conv.1.conv.bias',
+        'proposal_generator.rpn_head.objectness_logits.weight': 'rpn_head.rpn_cls.weight',
+        'proposal_generator.rpn_head.anchor_deltas.weight': 'rpn_head.rpn_reg.weight',
+        'roi_heads.box_head.conv1.weight': 'roi_head.bbox_head.shared_convs.0.conv.weight',
+        'roi_heads.box_head.conv4.norm.bias': 'roi_head.bbox_head.shared_convs.3.bn.bias',
+        'roi_heads.box_head.fc1.weight': 'roi_head.bbox_head.shared_fcs.0.weight',
+        'roi_heads.box_predictor.cls_score.bias': 'roi_head.bbox_head.fc_cls.bias',
+        'roi_heads.box_predictor.bbox_pred.bias': 'roi_head.bbox_head.fc_reg.bias',
+        'roi_heads.mask_head.mask_fcn4.norm.weight': 'roi_head.mask_head.convs.3.bn.weight',
+        'roi_heads.mask_head.deconv.weight': 'roi_head.mask_head.upsample.weight',
+        'roi_heads.mask_head.predictor.weight': 'roi_head.mask_head.conv_logits.weight',
+    }
+    official.update(named(name for name in expected if name not in official))
+    derived = [f'backbone.bottom_up.{name}.relative_position_index' for name in tables]
+    derived += ['pixel_mean', 'pixel_std', 'proposal_generator.anchor_generator.cell_anchors.0']
+    ours = from_official({**official, **named(derived)})
+    assert len(ours) == len(official)
+    for theirs, name in expected.items():
+        assert ours[name] is official[theirs], theirs
+    returned = to_official(ours)
+    assert {name: returned[name] for name in official} == official
+    assert set(returned) - set(official) == set(derived[:2])
+
+
+def test_the_detector_of_the_config_is_filled(golden):
+    """Every name of the config's detector has one in detectron2 that comes back."""
+    pytest.importorskip('mmdet.models')
+    config = Config.fromfile(CONFIGS / 'detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py')
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        ours = MODELS.build(config.model).state_dict()
+    official = to_official(ours)
+    returned = from_official(official)
+    assert list(returned) == list(ours)
+    assert all(returned[name] is value for name, value in ours.items())
+    model = infer_model(returned)
+    assert model == dict(
+        backbone=dict(
+            type='mmconvmae.ConvViT',
+            arch=dict(embed_dims=(256, 384, 768), depths=(2, 2, 11), num_heads=12, mlp_ratios=(4, 4, 4)),
+            img_size=1024,
+            patch_sizes=(4, 2, 2),
+            in_channels=3,
+            kernel_size=5,
+            out_type='featmap',
+            out_indices=(0, 1, 2, 3),
+            fourth_level='max_pool',
+            rel_pos='shared',
+            window_size=16,
+            global_attn_indexes=(0, 3, 6, 10),
+        )
+    )
+    check_strict(returned, model)
+    missing = dict(returned)
+    del missing['backbone.shared_rel_pos.global.weight']
+    with pytest.raises(ValueError, match=r'global\.weight. is missing'):
+        check_strict(missing, model)
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', ''])
+def test_names_of_the_released_segmentor(small_arch, build, prefix):
+    backbone = dict(
+        type='mmconvmae.ConvViT',
+        arch=small_arch,
+        img_size=64,
+        rel_pos='per_block',
+        layer_scale_init_value=1.0,
+        fourth_level='conv',
+        out_type='featmap',
+        out_indices=(0, 1, 2, 3),
+    )
+    heads = {}
+    if prefix:
+        heads = named(['decode_head.psp_modules.0.1.conv.weight', 'auxiliary_head.convs.0.bn.running_mean'])
+    ours = {**{f'backbone.{name}': value for name, value in build(backbone).state_dict().items()}, **heads}
+    official = to_official(ours)
+    if prefix:
+        assert all(official[name] is value for name, value in heads.items())
+    expected = {
+        'blocks3.1.gamma_1': 'stages.2.1.attn.gamma1.weight',
+        'blocks3.1.gamma_2': 'stages.2.1.ffn.gamma2.weight',
+        'blocks3.0.attn.relative_position_bias_table': 'stages.2.0.attn.rel_pos.weight',
+        'fpn.0.weight': 'fourth_level.0.weight',
+        'fpn.1.running_mean': 'fourth_level.1.running_mean',
+    }
+    for theirs, name in expected.items():
+        assert official[prefix + theirs] is ours[f'backbone.{name}']
+    index = official[f'{prefix}blocks3.0.attn.relative_position_index']
+    assert index.shape == (16, 16)
+    for query, key in ((0, 15), (5, 6), (15, 0), (9, 2)):
+        rows, columns = query // 4 - key // 4, query % 4 - key % 4
+        assert index[query, key] == (rows + 3) * 7 + columns + 3
+    returned = from_official(official)
+    assert returned.keys() == ours.keys() and all(returned[name] is value for name, value in ours.items())
+    model = infer_model(returned)
+    assert model == dict(backbone=dict(backbone, patch_sizes=(4, 2, 2), in_channels=3, kernel_size=5))
+    check_strict(returned, model)

@@ -19,7 +19,10 @@ from mmconvmae.checkpoint import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Convert a ConvMAE checkpoint of the authors' code to ours, or back.")
-    parser.add_argument('src', help='checkpoint to read: pretraining with or without decoder, or finetuned classifier')
+    parser.add_argument(
+        'src',
+        help='checkpoint to read: pretraining with or without decoder, finetuned classifier, detector or segmentor',
+    )
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument('--to-official', action='store_true', help="from ours to the authors' names")
     return parser.parse_args()
@@ -32,7 +35,7 @@ def main() -> None:
             ours = read_state_dict(args.src, 'state_dict', trusted=True)
             content = dict(model=to_official(ours))
         else:
-            ours = from_official(read_state_dict(args.src, 'model'))
+            ours = from_official(read_state_dict(args.src, 'model', 'state_dict'))
             content = dict(state_dict=ours, meta=dict())
         model = infer_model(ours)
         check_strict(ours, model)
