@@ -19,19 +19,26 @@ def code_after(comment):
     return code
 
 
-def test_config_of_another_library(tmp_path):
+@pytest.mark.parametrize('detector', ['retinanet', 'cascade'])
+def test_config_of_another_detector(tmp_path, detector):
     pytest.importorskip('mmdet', reason='mmdet is not installed')
     pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
     from mmdet.registry import MODELS as MMDET_MODELS
 
-    path = tmp_path / 'retinanet.py'
-    path.write_text(code_after('tests/test_readme.py builds this'))
+    code = code_after('tests/test_readme.py builds this')
+    if detector == 'cascade':
+        first, *others = code.splitlines()
+        code = '\n'.join([f'_base_ = {first.split("#")[1]}', *others])
+    path = tmp_path / 'detector.py'
+    path.write_text(code)
     config = Config.fromfile(path)
+    assert detector in config.model.type.lower()
     init_default_scope('mmdet')
     model = MMDET_MODELS.build(config.model).eval()
     with torch.no_grad():
         feats = model.extract_feat(torch.randn(1, 3, 128, 192))
-    strides = [stride[0] for stride in model.bbox_head.prior_generator.strides]
+    head = model.bbox_head if detector == 'retinanet' else model.rpn_head
+    strides = [stride[0] for stride in head.prior_generator.strides]
     assert [tuple(x.shape[2:]) for x in feats] == [(-(-128 // s), -(-192 // s)) for s in strides]
 
 

@@ -39,7 +39,7 @@ model = dict(
 
 # Large-scale jitter
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmconvmae.LoadWholeImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomResize', scale=(image_size, image_size), ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(
@@ -63,10 +63,9 @@ train_dataloader = dict(batch_size=4, num_workers=4, batch_sampler=None, dataset
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# float16, because mmcv's RoIAlign knows no bfloat16.
+# In float16, the default, because mmcv's RoIAlign knows no bfloat16.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    dtype='float16',
     optimizer=dict(type='AdamW', lr=8e-5, betas=(0.9, 0.999), weight_decay=0.1),
     # The released recipe keeps the position embedding as it was pretrained.
     paramwise_cfg=dict(

