@@ -34,16 +34,26 @@ def _conv_block(sd: dict, name: str, x: Tensor, visible: Tensor) -> Tensor:
     return x + _conv(sd, f'{name}.ffn.2', y)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5, -1) @ v
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    return torch.softmax(q @ k.transpose(1, 2) / q.shape[-1] ** 0.5 + bias, -1) @ v
 
 
-def _transformer_block(sd: dict, name: str, x: Tensor, num_heads: int, attend=lambda head, q, k, v: _attend(q, k, v)):
-    y = _linear(sd, f'{name}.attn.qkv', _norm(sd, f'{name}.ln1', x, 1e-6))
+def biased_attention(table: Tensor, edge: int):
+    """Attention of a square grid with a number from the table for each pair of positions and head."""
+    places = [(y, x) for y in range(edge) for x in range(edge)]
+    offsets = [[(yq - yk + edge - 1) * (2 * edge - 1) + xq - xk + edge - 1 for yk, xk in places] for yq, xq in places]
+    index = torch.tensor(offsets)
+    return lambda head, q, k, v: _attend(q, k, v, table[index, head])
+
+
+def _transformer_block(
+    sd: dict, name: str, x: Tensor, num_heads: int, attend=lambda head, q, k, v: _attend(q, k, v), eps: float = 1e-6
+) -> Tensor:
+    y = _linear(sd, f'{name}.attn.qkv', _norm(sd, f'{name}.ln1', x, eps))
     heads = zip(*(part.chunk(num_heads, -1) for part in y.chunk(3, -1)))
     y = torch.cat([attend(head, q, k, v) for head, (q, k, v) in enumerate(heads)], -1)
     x = x + _linear(sd, f'{name}.attn.proj', y) * sd.get(f'{name}.attn.gamma1.weight', 1)
-    y = F.gelu(_linear(sd, f'{name}.ffn.layers.0.0', _norm(sd, f'{name}.ln2', x, 1e-6)))
+    y = F.gelu(_linear(sd, f'{name}.ffn.layers.0.0', _norm(sd, f'{name}.ln2', x, eps)))
     return x + _linear(sd, f'{name}.ffn.layers.1', y) * sd.get(f'{name}.ffn.gamma2.weight', 1)
 
 
@@ -85,6 +95,7 @@ def encode(
     kept: Tensor | None = None,
     masked_conv: bool = True,
     attention_of_block=lambda n, grid: lambda head, q, k, v: _attend(q, k, v),
+    eps: float = 1e-6,
 ) -> tuple:
     """Stage 1 and 2 as maps (B, C, H, W), stage 3 as tokens (B, L or N, C) of all or the kept blocks."""
     sizes = [sd[f'backbone.patch_embeds.{i}.projection.weight'].shape[-1] for i in range(3)]
@@ -107,7 +118,8 @@ def encode(
     if kept is not None:
         x = torch.stack([tokens[ids] for tokens, ids in zip(x, kept)])
     for n in range(_depth(sd, 'backbone.stages.2.')):
-        x = _transformer_block(sd, f'backbone.stages.2.{n}', x, num_heads, attention_of_block(n, (rows, columns)))
+        attend = attention_of_block(n, (rows, columns))
+        x = _transformer_block(sd, f'backbone.stages.2.{n}', x, num_heads, attend, eps)
     return *outs, x
 
 

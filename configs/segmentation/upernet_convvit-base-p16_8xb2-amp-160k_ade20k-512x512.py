@@ -1,0 +1,59 @@
+# mmengine looks for `mmseg::` in a package of the name mmsegmentation, which OneDL's is not.
+_base_ = [
+    f'{__import__("mmseg").__path__[0]}/.mim/configs/_base_/{name}.py'
+    for name in ('models/upernet_swin', 'datasets/ade20k', 'schedules/schedule_160k', 'default_runtime')
+]
+custom_imports = dict(imports=['mmconvmae'])
+
+crop_size = (512, 512)
+
+model = dict(
+    # A test image that is smaller than the window that slides over it is padded to it.
+    data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
+    backbone=dict(
+        _delete_=True,
+        type='mmconvmae.ConvViT',
+        arch='base',
+        img_size=crop_size,
+        rel_pos='per_block',
+        layer_scale_init_value=1.0,
+        norm_cfg=dict(type='LN', eps=1e-5),
+        fourth_level='conv',
+        out_indices=(0, 1, 2, 3),
+        out_type='featmap',
+        drop_path_rate=0.2,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/convmae_convvit-base-p16_8xb256-amp-coslr-1600e_in1k/epoch_1600.pth',
+            prefix='backbone.',
+        ),
+    ),
+    decode_head=dict(in_channels=[256, 384, 768, 768], channels=768, num_classes=150),
+    auxiliary_head=dict(in_channels=768, num_classes=150),
+    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(341, 341)),
+)
+
+train_pipeline = [dict(type='mmconvmae.LoadWholeImage'), *_base_.train_pipeline[1:]]
+train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+
+# The learning rate falls by `layer_decay_rate` from each layer of the backbone to the one before.
+optim_wrapper = dict(
+    _delete_=True,
+    type='AmpOptimWrapper',
+    dtype='bfloat16',
+    constructor='mmconvmae.LayerDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    paramwise_cfg=dict(
+        layer_decay_rate=0.75,
+        norm_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={'pos_embed': dict(decay_mult=0.0)},
+    ),
+)
+auto_scale_lr = dict(base_batch_size=16)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0, end=160000),
+]
+custom_hooks = [dict(type='mmconvmae.FiniteCheckHook')]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='mIoU'))
