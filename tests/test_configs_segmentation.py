@@ -27,7 +27,7 @@ CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/segmentation/*.
 RELEASED = 'upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512'
 MAX_POOL = 'upernet_convvit-base-p16-maxpool_8xb2-amp-160k_ade20k-512x512'
 MULTI_SCALE = 'upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512-ms'
-MINIATURE = 'upernet_convvit-tiny-p16_1xb2-400i_mini-ade20k-256x256'
+MINIATURE = 'upernet_convvit-tiny-p16_1xb2-600i_mini-ade20k-256x256'
 
 
 @pytest.fixture(autouse=True)

@@ -56,7 +56,7 @@ optim_wrapper = dict(
 auto_scale_lr = dict(base_batch_size=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0, end=400),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0, end=600),
 ]
-train_cfg = dict(max_iters=400, val_interval=100)
+train_cfg = dict(max_iters=600, val_interval=100)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100))
