@@ -12,9 +12,10 @@ map of classes or a label.
   every detector finds as many boxes as its config allows; otherwise chance would say how many masks are computed.
 - A training step is forward and backward of the loss, without the optimiser.
 
-Each model is measured in processes of its own, one for inference and one for training. Each round has a turn of every
-model, so that whatever slows the machine slows them all. Times are medians over rounds, ratios are taken round by
-round. Memory is the peak of such a process, or of its tensors on a GPU.
+Each model is measured in processes of its own, one for inference and later one for training, and those of all models
+are alive together: each round has a turn of every model, so that whatever slows the machine slows them all. Times are
+medians over rounds, ratios are taken round by round. Memory is the peak of such a process, weights, gradients and
+libraries included, or of its tensors on a GPU.
 """
 
 import argparse
@@ -26,9 +27,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
+from contextlib import ExitStack, closing, suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -50,18 +49,19 @@ import matplotlib.pyplot as plt
 
 # What can be measured, and about how long that takes beside the other.
 STEPS = dict(forward=1, train=3)
-# Heading, key of a row, and how the value is printed.
+# Heading, key of a row, and how the value is printed
 COLUMNS = (
-    ('parameters, M', 'parameters', lambda n: f'{n / 1e6:.2f}'),
-    ('backbone, M', 'backbone_parameters', lambda n: f'{n / 1e6:.2f}'),
-    ('multiply-adds of the backbone, G', 'backbone_multiply_adds', lambda n: f'{n / 1e9:.2f}'),
-    ('inference, ms / image', 'forward_ms_per_image', lambda ms: f'{ms:.1f}'),
-    ('memory, GiB', 'forward_peak_gib', lambda gib: f'{gib:.2f}'),
-    ('of which inference adds', 'forward_added_gib', lambda gib: f'{gib:.2f}'),
-    ('training step, s', 'train_ms_per_step', lambda ms: f'{ms / 1e3:.3f}'),
-    ('step / {first}', 'train_ratio', lambda ratio: f'{ratio:.2f}'),
-    ('memory, GiB', 'train_peak_gib', lambda gib: f'{gib:.2f}'),
-    ('of which a step adds', 'train_added_gib', lambda gib: f'{gib:.2f}'),
+    ('parameters, M', 'parameters', lambda count: f'{count / 1e6:.2f}'),
+    ('backbone, M', 'backbone_parameters', lambda count: f'{count / 1e6:.2f}'),
+    ('its multiply-adds, G', 'backbone_multiply_adds', lambda count: f'{count / 1e9:.2f}'),
+    ('inference, ms / image', 'forward_ms', '{:.0f}'.format),
+    ('time / {first}', 'forward_ratio', '{:.2f}'.format),
+    ('memory, GiB', 'forward_peak_gib', '{:.2f}'.format),
+    ('of which inference adds', 'forward_added_gib', '{:.2f}'.format),
+    ('training step, s', 'train_ms', lambda ms: f'{ms / 1e3:.2f}'),
+    ('time / {first}', 'train_ratio', '{:.2f}'.format),
+    ('memory, GiB', 'train_peak_gib', '{:.2f}'.format),
+    ('of which a step adds', 'train_added_gib', '{:.2f}'.format),
 )
 
 
@@ -86,9 +86,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--rounds', type=int, default=3, help='timed turns of each model, after one that is not')
     parser.add_argument('--steps', type=int, default=1, help='steps in a turn')
-    parser.add_argument('--what', nargs='+', choices=STEPS, default=list(STEPS))
-    parser.add_argument('--amp', action='store_true', help="autocast to PyTorch's default type for the device")
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--what', nargs='+', choices=STEPS, default=list(STEPS), help='inference, training or both')
+    parser.add_argument(
+        '--amp', action='store_true', help="autocast to PyTorch's type for the device; RoIAlign needs a GPU"
+    )
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='for backbone_cost.json, .md and .png')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings of every config to replace'
@@ -100,25 +101,16 @@ def parse_args() -> argparse.Namespace:
         parser.error('--size, --batch-size, --rounds and --steps are at least 1')
     if len(dict(args.configs)) < len(args.configs):
         parser.error('two configs have one name')
-    args.size = (args.size * 2)[:2] if len(args.size) == 1 else args.size
+    args.configs = dict(args.configs)
+    args.size = (args.size * 2)[:2]
+    args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return args
 
 
-@contextmanager
-def blaming(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a model into one sentence that names it.
-
-    Args:
-        name (str): Name of the model.
-
-    Raises:
-        ValueError: In place of any exception; configs and models may raise what they like.
-    """
-    try:
-        yield
-    except Exception as error:
-        lines = str(error).strip().splitlines() or ['']
-        raise ValueError(f'{name} cannot be measured: {type(error).__name__}: {lines[0]}') from error
+def reason(error: Exception) -> str:
+    """What went wrong, in one line: the kind of error and the first line of its text."""
+    line, _, _ = str(error).strip().partition('\n')
+    return f'{type(error).__name__}: {line}'
 
 
 def config_path(config: str) -> Path:
@@ -167,7 +159,7 @@ def load_config(config: str, options: dict | None) -> Config:
 
     Args:
         config (str): A path, or ``package::path``.
-        options (dict, optional): Settings to replace.
+        options (dict, optional): Settings to replace; they have the last word.
 
     Returns:
         Config: The config, without checkpoints to load.
@@ -177,10 +169,10 @@ def load_config(config: str, options: dict | None) -> Config:
         Exception: Whatever else reading it raises.
     """
     config = Config.fromfile(config_path(config))
-    config.merge_from_dict(options or {})
     if 'model' not in config:
-        raise ValueError('The config has no `model`.')
+        raise ValueError('There is no `model` in it.')
     prepare(config.model)
+    config.merge_from_dict(options or {})
     return config
 
 
@@ -244,12 +236,11 @@ def make_samples(model: nn.Module, batch_size: int, size: tuple[int, int]) -> li
     meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), tuple(size))
     meta.update(scale_factor=(1.0, 1.0), flip=False)
     for library, base, make_sample in KINDS:
-        # A library that building the model has not imported has no part in it.
-        if library in sys.modules and isinstance(model, getattr(import_module(f'{library}.models'), base)):
+        # A library that building the model has not imported, perhaps because it is not installed, has no part in it.
+        models = sys.modules.get(f'{library}.models')
+        if models is not None and isinstance(model, getattr(models, base)):
             return [make_sample(model, meta, generator) for _ in range(batch_size)]
-    raise TypeError(
-        f'{type(model).__name__} is no detector of mmdet, segmentor of mmseg or classifier of mmpretrain.'
-    )
+    raise TypeError(f'{type(model).__name__} is no detector of mmdet, segmentor of mmseg or classifier of mmpretrain.')
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -292,21 +283,304 @@ class Subject:
     """
 
     def __init__(self, config: Config, what: str, args: argparse.Namespace) -> None:
+        self.what, self.args = what, args
         torch.manual_seed(0)
         if 'custom_imports' in config:
             import_modules_from_strings(**config.custom_imports)
         init_default_scope(config.get('default_scope', 'mmengine'))
         self.model = MODELS.build(config.model)
-        # Some parameters have no value before; no checkpoint is left that this could load.
+        self.backbone = self.model.backbone
+        # Some parameters have no value before. No checkpoint is left in the config that this could load.
         self.model.init_weights()
-        self.model = self.model.to(args.device).train(what == 'train')
-        self.what, self.args = what, args
-        self.before = self.memory_gib()
+        self.model.to(args.device)
+        self.model.train(what == 'train')
+        self.memory_before = self.memory_gib()
         self.images = torch.randn(args.batch_size, 3, *args.size, device=args.device)
         self.samples = [sample.to(args.device) for sample in make_samples(self.model, args.batch_size, args.size)]
 
     def memory_gib(self) -> float:
         """Peak memory until now, in GiB: of tensors on a GPU, or of this process on a CPU."""
-        if self.images_on_gpu:
+        if self.args.device == 'cuda':
             return torch.cuda.max_memory_allocated() / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    def step(self) -> None:
+        """Run inference, or forward and backward of the loss, and wait for it."""
+        training = self.what == 'train'
+        with torch.set_grad_enabled(training):
+            with torch.autocast(self.args.device, enabled=self.args.amp):
+                outputs = self.model(self.images, self.samples, mode='loss' if training else 'predict')
+            if training:
+                self.model.parse_losses(outputs)[0].backward()
+        if self.args.device == 'cuda':
+            torch.cuda.synchronize()
+
+    def take_turn(self) -> float:
+        """Take some steps; milliseconds that each took, in inference for an image."""
+        elapsed = 0.0
+        for _ in range(self.args.steps):
+            start = time.perf_counter()
+            self.step()
+            elapsed += time.perf_counter() - start
+            self.model.zero_grad()
+        parts = self.args.steps if self.what == 'train' else self.args.steps * len(self.images)
+        return 1e3 * elapsed / parts
+
+    def describe(self) -> dict:
+        """Figures of the steps until now and of the model, by the keys of a row."""
+        peak = self.memory_gib()
+        figures = {f'{self.what}_peak_gib': peak, f'{self.what}_added_gib': peak - self.memory_before}
+        detections = [len(sample.pred_instances) for sample in self.samples if 'pred_instances' in sample]
+        if detections:
+            figures['detections_per_image'] = statistics.mean(detections)
+        self.backbone.eval()
+        return dict(
+            model=type(self.model).__name__,
+            backbone=type(self.backbone).__name__,
+            parameters=count_parameters(self.model),
+            backbone_parameters=count_parameters(self.backbone),
+            backbone_multiply_adds=count_multiply_adds(self.backbone, self.images[:1]),
+            **figures,
+        )
+
+
+def serve(connection: Connection, *subject: object) -> None:
+    """Build a subject and answer questions about it, until something goes wrong or the process is ended.
+
+    Args:
+        connection (Connection): Brings names of the subject's methods; takes what they return, or why there is nothing.
+        *subject: Arguments of :class:`Subject`.
+    """
+    # What libraries print would break into the progress bar and the table.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    try:
+        subject = Subject(*subject)
+        while True:
+            answer = getattr(subject, connection.recv())()
+            connection.send((answer, None))
+    except Exception as error:
+        connection.send((None, reason(error)))
+
+
+class Worker:
+    """A process of its own for a subject, which works when it is asked.
+
+    Args:
+        name (str): Name of the model, for errors.
+        config (Config): See :class:`Subject`.
+        what (str): See :class:`Subject`.
+        args (argparse.Namespace): Command line.
+    """
+
+    def __init__(self, name: str, config: Config, what: str, args: argparse.Namespace) -> None:
+        self.name, self.what = name, what
+        context = multiprocessing.get_context('spawn')
+        self.connection, far_end = context.Pipe()
+        self.process = context.Process(target=serve, args=(far_end, config, what, args), daemon=True)
+        self.process.start()
+        far_end.close()  # the connection then breaks when the process ends
+
+    def ask(self, question: str) -> float | dict:
+        """Have one of the subject's methods called.
+
+        Args:
+            question (str): Its name.
+
+        Returns:
+            float | dict: What it returns.
+
+        Raises:
+            ValueError: If the subject cannot be built or raises an error, or if its process has ended.
+        """
+        # A process that has ended may have left word why, which can still be received.
+        with suppress(OSError):
+            self.connection.send(question)
+        try:
+            answer, fault = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode
+            fault = f'its process was ended by {Signals(-code).name}' if code < 0 else f'its process ended with {code}'
+            if code == -Signals.SIGKILL:
+                fault += ', as the system does when memory runs out'
+        if fault is not None:
+            raise ValueError(f'{self.name} cannot be measured ({self.what}): {fault}')
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.join()
+
+
+def read_configs(args: argparse.Namespace) -> dict[str, Config]:
+    """Read the configs of the command line.
+
+    Args:
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        dict[str, Config]: Configs by their names.
+
+    Raises:
+        ValueError: If one cannot be read.
+    """
+    configs = {}
+    for name, config in args.configs.items():
+        try:
+            configs[name] = load_config(config, args.cfg_options)
+        except Exception as error:
+            raise ValueError(f'The config of {name} cannot be read: {reason(error)}') from error
+    return configs
+
+
+def measure_steps(what: str, configs: dict[str, Config], args: argparse.Namespace, progress: ProgressBar) -> list[dict]:
+    """Measure inference or training of every model.
+
+    Args:
+        what (str): 'forward' or 'train'.
+        configs (dict[str, Config]): Configs by their names.
+        args (argparse.Namespace): Command line.
+        progress (ProgressBar): Told of every turn.
+
+    Returns:
+        list[dict]: Figures of each, in the order of the configs.
+
+    Raises:
+        ValueError: If one cannot be measured.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(closing(Worker(name, configs[name], what, args))) for name in configs]
+        turns = {worker: [] for worker in workers}
+        for _ in range(args.rounds + 1):
+            for worker in workers:
+                turns[worker].append(worker.ask('take_turn'))
+                progress.update(STEPS[what])
+        results = [worker.ask('describe') for worker in workers]
+    of_first = turns[workers[0]][1:]
+    for worker, figures in zip(workers, results):
+        times = turns[worker][1:]
+        figures[f'{what}_ms'] = statistics.median(times)
+        figures[f'{what}_ratio'] = statistics.median(own / other for own, other in zip(times, of_first))
+        figures[f'{what}_all_ms'] = times
+    return results
+
+
+def measure(configs: dict[str, Config], args: argparse.Namespace) -> list[dict]:
+    """Measure every model.
+
+    Args:
+        configs (dict[str, Config]): Configs by their names.
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        list[dict]: A row of figures for each, in the order of the configs.
+
+    Raises:
+        ValueError: If one cannot be measured.
+    """
+    rows = [dict(name=name, config=args.configs[name]) for name in configs]
+    progress = ProgressBar((args.rounds + 1) * len(rows) * sum(STEPS[what] for what in args.what), file=sys.stderr)
+    try:
+        for what in args.what:
+            for row, figures in zip(rows, measure_steps(what, configs, args, progress)):
+                row.update(figures)
+    finally:
+        print(file=sys.stderr)  # ends the line of the progress bar
+    return rows
+
+
+def format_table(rows: list[dict]) -> str:
+    """Write rows as a Markdown table.
+
+    Args:
+        rows (list[dict]): Figures of each model.
+
+    Returns:
+        str: The table, without columns that nothing was measured for.
+    """
+    columns = [column for column in COLUMNS if column[1] in rows[0]]
+    lines = [
+        ['', *(heading.format(first=rows[0]['name']) for heading, _, _ in columns)],
+        ['---'] * (len(columns) + 1),
+        *([row['name'], *(form(row[key]) for _, key, form in columns)] for row in rows),
+    ]
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def draw_chart(rows: list[dict], title: str, path: Path) -> None:
+    """Draw time and peak memory as bars, of training if that was measured and else of inference.
+
+    Args:
+        rows (list[dict]): Figures of each model.
+        title (str): Title.
+        path (Path): PNG file to write.
+    """
+    panels = (
+        [('train_ms', 1e-3, 's / training step'), ('train_peak_gib', 1, 'peak memory of training, GiB')]
+        if 'train_ms' in rows[0]
+        else [('forward_ms', 1, 'inference, ms / image'), ('forward_peak_gib', 1, 'peak memory of inference, GiB')]
+    )
+    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(9, 0.5 * len(rows) + 1.3), layout='constrained')
+    for axis, (key, scale, label) in zip(axes, panels):
+        bars = axis.barh([row['name'] for row in rows], [scale * row[key] for row in rows])
+        axis.bar_label(bars, fmt='%.2f', padding=3)
+        axis.margins(x=0.15)
+        axis.set_xlabel(label)
+    axes[0].invert_yaxis()
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=150, format='png')
+
+
+def write_results(report: dict, summary: str, folder: Path) -> None:
+    """Write the figures, the table and the chart, each whole or not at all.
+
+    Args:
+        report (dict): Conditions, and figures of each model under 'rows'.
+        summary (str): Conditions in words.
+        folder (Path): An existing folder.
+    """
+    rows = report['rows']
+    writers = dict(
+        json=lambda path: path.write_text(json.dumps(report, indent=1)),
+        md=lambda path: path.write_text(f'{summary}\n\n{format_table(rows)}\n'),
+        png=lambda path: draw_chart(rows, summary, path),
+    )
+    for suffix, write in writers.items():
+        path = folder / f'backbone_cost.{suffix}'
+        partial = path.with_name(f'.{path.name}.part')
+        write(partial)
+        partial.replace(path)
+
+
+def main() -> None:
+    args = parse_args()
+    conditions = dict(
+        size=args.size,
+        batch_size=args.batch_size,
+        rounds=args.rounds,
+        steps=args.steps,
+        amp=args.amp,
+        device=torch.cuda.get_device_name() if args.device == 'cuda' else f'CPU (threads: {torch.get_num_threads()})',
+        torch=torch.__version__,
+    )
+    summary = (
+        f'{args.size[0]} x {args.size[1]} pixels, batch size {args.batch_size}, '
+        f'{"autocast" if args.amp else "float32"}, {conditions["device"]}, PyTorch {torch.__version__}, '
+        f'rounds: {args.rounds}'
+    )
+    try:
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+        rows = measure(read_configs(args), args)
+        print(f'{summary}\n\n{format_table(rows)}')
+        if args.out:
+            write_results(dict(**conditions, rows=rows), summary, args.out)
+    except (OSError, ValueError) as error:
+        sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+    main()

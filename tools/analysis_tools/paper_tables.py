@@ -1,0 +1,188 @@
+"""Print tables of the ConvMAE paper with what the configs here measure beside them.
+
+python tools/analysis_tools/paper_tables.py [--table 1 2 3 4 5 6] [--json]
+
+Accuracies are the authors'; none was trained with these configs. Parameters and multiply-adds are counted on PyTorch's
+meta device, where nothing is computed or allocated. What the paper calls FLOPs are multiply-adds.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import yaml
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import ProgressBar
+from torch.utils.flop_counter import FlopCounterMode
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+TABLES = yaml.safe_load(Path(__file__).with_suffix('.yml').read_text())
+# What stage one hands to stage two of a detector, and what that finds.
+PROPOSALS, DETECTIONS = 1000, 100
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--table', type=int, nargs='+', choices=list(TABLES), default=list(TABLES), metavar='N')
+    parser.add_argument('--json', action='store_true', help='print JSON instead of Markdown')
+    return parser.parse_args()
+
+
+def build(name: str) -> tuple[Config, nn.Module]:
+    """Build a config's model on the meta device.
+
+    Args:
+        name (str): The config, under configs/ and without its ending.
+
+    Returns:
+        tuple[Config, nn.Module]: The config and its model, in evaluation mode.
+    """
+    config = Config.fromfile(CONFIGS / f'{name}.py')
+    init_default_scope(config.default_scope)
+    try:
+        with torch.device('meta'):
+            model = MODELS.build(config.model)
+    except RuntimeError:  # Swin and MViT read numbers off tensors while they are built
+        model = MODELS.build(config.model).to('meta')
+    return config, model.eval()
+
+
+def count_parameters(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def count_multiply_adds(run: Callable[[], object]) -> int:
+    """Count the multiply-adds of matrix products, convolutions and attention.
+
+    Args:
+        run (Callable): What to count, on the meta device.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device('meta'):
+        run()
+    return counter.get_total_flops() // 2
+
+
+def measure_encoder(configs: list[str]) -> tuple[int, int]:
+    """Parameters of the encoder in pretraining, with what a decoder takes of its early stages; a finetuned image."""
+    _, pretraining = build(configs[0])
+    encoder = [pretraining.backbone, getattr(pretraining.neck, 'projections', nn.Identity())]
+    config, classifier = build(configs[1])
+    size = config.model.backbone.get('img_size', 224)
+    return count_parameters(*encoder), count_multiply_adds(lambda: classifier(torch.empty(1, 3, size, size)))
+
+
+def measure_pretraining(configs: list[str]) -> tuple[int, int]:
+    """Parameters of the model and what a masked image costs it."""
+    config, model = build(configs[0])
+    size = config.model.backbone.img_size
+    return count_parameters(model), count_multiply_adds(lambda: model.loss(torch.empty(1, 3, size, size), None))
+
+
+def measure_dense_pretraining(configs: list[str]) -> tuple[int, int]:
+    """As in pretraining, with all positions of stages 1 and 2 computed, as in the released code."""
+    config, model = build(configs[0])
+    if model.backbone.conv_mode == 'visible':
+        model.backbone.conv_mode = 'masked'
+    size = config.model.backbone.img_size
+    return count_parameters(model), count_multiply_adds(lambda: model.loss(torch.empty(1, 3, size, size), None))
+
+
+def measure_detector(configs: list[str]) -> tuple[int, int]:
+    """Parameters of the model and what an image with 1 000 proposals and 100 detections costs it."""
+    config, model = build(configs[0])
+    size = config.image_size
+
+    def run() -> None:
+        model.rpn_head(model.extract_feat(torch.empty(1, 3, size, size)))
+        for head, rois in ((model.roi_head.bbox_head, PROPOSALS), (model.roi_head.mask_head, DETECTIONS)):
+            edge = getattr(head, 'roi_feat_size', 14)
+            edge = edge if isinstance(edge, int) else edge[0]
+            head(torch.empty(rois, head.in_channels, edge, edge))
+
+    return count_parameters(model), count_multiply_adds(run)
+
+
+def measure_segmentor(configs: list[str]) -> tuple[int, int]:
+    """Parameters without the auxiliary head and what a window costs."""
+    config, model = build(configs[0])
+    parameters = count_parameters(model) - count_parameters(model.auxiliary_head)
+    return parameters, count_multiply_adds(
+        lambda: model.decode_head(model.extract_feat(torch.empty(1, 3, *config.crop_size)))
+    )
+
+
+MEASURES = dict(
+    encoder=measure_encoder,
+    pretraining=measure_pretraining,
+    dense_pretraining=measure_dense_pretraining,
+    detector=measure_detector,
+    segmentor=measure_segmentor,
+)
+
+
+def measure_table(table: dict, progress: ProgressBar) -> list[dict]:
+    """Measure the rows of a table.
+
+    Args:
+        table (dict): A table of paper_tables.yml.
+        progress (ProgressBar): Moved on with each row.
+
+    Returns:
+        list[dict]: The rows, with ``parameters``, ``multiply_adds`` and ``flops`` (None where there is no config), and
+        ``relative``, multiply-adds as a multiple of the first row's.
+    """
+    rows = []
+    for row in table['rows']:
+        parameters, multiply_adds = MEASURES[table['kind']](row['configs']) if row['configs'] else (None, None)
+        rows.append(dict(row, paper=dict(zip(table['columns'], row['paper'])), parameters=parameters))
+        rows[-1].update(multiply_adds=multiply_adds, flops=multiply_adds and 2 * multiply_adds)
+        rows[-1].update(relative=multiply_adds and multiply_adds / rows[0]['multiply_adds'])
+        progress.update()
+    return rows
+
+
+def format_table(number: int, table: dict, rows: list[dict]) -> str:
+    """Write a measured table as Markdown.
+
+    Args:
+        number (int): Its number in the paper.
+        table (dict): The table of paper_tables.yml.
+        rows (list[dict]): What :func:`measure_table` gives.
+    """
+
+    def cells(row: dict) -> list[str]:
+        paper = ['–' if value is None else str(value) for value in row['paper'].values()]
+        if row['multiply_adds'] is None:
+            return [row['name'], *paper, '–', '–', '–', '–']
+        cost = f'{row["relative"]:.3f} x' if table.get('relative') else f'{row["multiply_adds"] / 1e9:.1f}'
+        configs = '<br>'.join(f'[{Path(name).name}](../configs/{name}.py)' for name in row['configs'])
+        return [row['name'], *paper, f'{row["parameters"] / 1e6:.1f}', cost, f'{row["flops"] / 1e9:.1f}', configs]
+
+    header = ['', *(f"{column} (paper)" for column in table['columns'])]
+    header += ['params, M (here)', 'multiply-adds, G (here)', 'FLOPs, G (here)', 'configs']
+    lines = [header, ['---'] * len(header), *map(cells, rows)]
+    notes = [f'- {row["name"]}: {row["note"].strip()}.' for row in rows if row.get('note')]
+    body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    return '\n\n'.join([f'## Table {number}: {table["title"]}', body, *(['\n'.join(notes)] if notes else [])])
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_current_instance().setLevel('ERROR')  # what models say while they are built
+    progress = ProgressBar(sum(len(TABLES[number]['rows']) for number in args.table), file=sys.stderr)
+    measured = {number: measure_table(TABLES[number], progress) for number in args.table}
+    print(file=sys.stderr)
+    if args.json:
+        print(json.dumps(measured, indent=2))
+    else:
+        print('\n\n'.join(format_table(number, TABLES[number], rows) for number, rows in measured.items()))
+
+
+if __name__ == '__main__':
+    main()
