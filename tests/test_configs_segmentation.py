@@ -86,6 +86,7 @@ def test_model_takes_images_of_the_pipelines(name):
     assert tuple(config.model.get('module', config.model).backbone.img_size) == size
     (crop,) = [step for step in config.train_pipeline if step['type'] == 'RandomCrop']
     preprocessor = segmentor(config).data_preprocessor
+    assert config.data_preprocessor == preprocessor  # mmengine gives this one to what tests several scales
     assert tuple(crop.crop_size) == tuple(preprocessor.size) == tuple(preprocessor.test_cfg['size']) == size
     assert tuple(model.test_cfg.crop_size) == size and model.test_cfg.mode == 'slide'
     assert config.train_dataloader.dataset.pipeline == config.train_pipeline

@@ -7,9 +7,10 @@ custom_imports = dict(imports=['mmconvmae'])
 
 crop_size = (512, 512)
 
+# A test image that is smaller than the window that slides over it is padded to it.
+data_preprocessor = dict(size=crop_size, test_cfg=dict(size=crop_size))
 model = dict(
-    # A test image that is smaller than the window that slides over it is padded to it.
-    data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
+    data_preprocessor=data_preprocessor,
     backbone=dict(
         _delete_=True,
         type='mmconvmae.ConvViT',

@@ -3,8 +3,9 @@ _base_ = './upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 crop_size = (640, 640)
 scale = (2560, 640)
 
+data_preprocessor = dict(size=crop_size, test_cfg=dict(size=crop_size))
 model = dict(
-    data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
+    data_preprocessor=data_preprocessor,
     backbone=dict(img_size=crop_size),
     test_cfg=dict(crop_size=crop_size, stride=(426, 426)),
 )

@@ -19,8 +19,9 @@ classes = (
 crop_size = (256, 256)
 scale = (320, 320)
 
+data_preprocessor = dict(size=crop_size, test_cfg=dict(size=crop_size))
 model = dict(
-    data_preprocessor=dict(size=crop_size, test_cfg=dict(size=crop_size)),
+    data_preprocessor=data_preprocessor,
     backbone=dict(arch='tiny', img_size=crop_size, drop_path_rate=0.0, init_cfg=None),
     decode_head=dict(in_channels=[48, 96, 192, 192], channels=128, num_classes=len(classes)),
     auxiliary_head=dict(in_channels=192, channels=64, num_classes=len(classes)),
@@ -59,4 +60,4 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0, end=600),
 ]
 train_cfg = dict(max_iters=600, val_interval=100)
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100), visualization=dict(interval=1))
