@@ -1,0 +1,19 @@
+# Pretrained by MAE. MaskFeat's is the same model: --cfg-options model.backbone.init_cfg.checkpoint=ITS.pth
+_base_ = '../../convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='VisionTransformer',
+        arch='base',
+        img_size=_base_.img_size,
+        drop_path_rate=0.1,
+        out_type='avg_featmap',
+        final_norm=False,  # one norm, after the mean over the image
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/mae_vit-base-p16_8xb256-amp-coslr-1600e_in1k/epoch_1600.pth',
+            prefix='backbone.',
+        ),
+    ),
+)

@@ -1,0 +1,24 @@
+_base_ = '../../detection/mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmpretrain.ViTSAM',
+        arch='base',
+        img_size=_base_.image_size,
+        window_size=14,
+        out_channels=0,
+        drop_path_rate=0.1,
+        # MAE's, with position embeddings in a map, as ViTSAM has them: `pos_embed[:, 1:].unflatten(1, (14, 14))`.
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/mae_vit-base-p16_8xb256-amp-coslr-1600e_in1k/vit_sam.pth',
+            prefix='backbone.',
+        ),
+    ),
+)
+
+# With 64 images in a step, the iterations of the base are 100 epochs.
+train_dataloader = dict(batch_size=8)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7))
+auto_scale_lr = dict(base_batch_size=64)

@@ -1,0 +1,6 @@
+_base_ = [
+    'mmpretrain::_base_/models/mae_vit-base-p16.py',
+    '../../_base_/datasets/imagenet_bs256_convmae.py',
+    '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../../_base_/convmae_runtime.py',
+]
