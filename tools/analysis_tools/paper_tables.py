@@ -3,7 +3,7 @@
 python tools/analysis_tools/paper_tables.py [--table 1 2 3 4 5 6] [--json]
 
 Accuracies are the authors'; none was trained with these configs. Parameters and multiply-adds are counted on PyTorch's
-meta device, where nothing is computed or allocated. What the paper calls FLOPs are multiply-adds.
+meta device, where nothing is computed. What the paper calls FLOPs are multiply-adds; in the column FLOPs each is two.
 """
 
 import argparse
@@ -163,20 +163,21 @@ def format_table(number: int, table: dict, rows: list[dict]) -> str:
     """
 
     def cells(row: dict) -> list[str]:
-        paper = ['–' if value is None else str(value) for value in row['paper'].values()]
+        paper = ['-' if value is None else str(value) for value in row['paper'].values()]
         if row['multiply_adds'] is None:
-            return [row['name'], *paper, '–', '–', '–', '–']
+            return [row['name'], *paper, '-', '-', '-', '-']
         # One digit more than the paper has would not tell whether it rounds or cuts off.
         cost = f'{row["relative"]:.5f} x' if table.get('relative') else f'{row["multiply_adds"] / 1e9:.1f}'
-        configs = '<br>'.join(f'[{Path(name).name}](../configs/{name}.py)' for name in row['configs'])
+        configs = '<br>'.join(f'`{name}`' for name in row['configs'])
         return [row['name'], *paper, f'{row["parameters"] / 1e6:.1f}', cost, f'{row["flops"] / 1e9:.1f}', configs]
 
-    header = ['', *(f"{column} (paper)" for column in table['columns'])]
-    header += ['params, M (here)', 'multiply-adds, G (here)', 'FLOPs, G (here)', 'configs']
+    header = ['', *(f'{column} (paper)' for column in table['columns'])]
+    header += ['params, M', 'multiply-adds, G', 'FLOPs, G', 'configs']
     lines = [header, ['---'] * len(header), *map(cells, rows)]
-    notes = [f'- {row["name"]}: {row["note"].strip()}.' for row in rows if row.get('note')]
     body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    return '\n\n'.join([f'## Table {number}: {table["title"]}', body, *(['\n'.join(notes)] if notes else [])])
+    notes = [f'- {row["name"]}: {row["note"].strip()}.' for row in rows if 'note' in row]
+    parts = [f'## Table {number}: {table["title"]}', body, table.get('note', '').strip(), '\n'.join(notes)]
+    return '\n\n'.join(part for part in parts if part)
 
 
 def main() -> None:

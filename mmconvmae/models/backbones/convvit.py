@@ -201,7 +201,7 @@ class ConvViT(BaseBackbone):
         self.pos_embed = PositionEmbedding(grid, in_dims, self.learnable_pos_embed, interpolate_mode)
         self.shared_rel_pos = nn.ModuleDict()
         if rel_pos == 'shared':
-            for size in set(window_sizes):
+            for size in sorted(set(window_sizes)):
                 self.shared_rel_pos[self._attention_kind(size)] = make_positions((size, size) if size else grid)
         self.fourth_level = self._build_fourth_level(fourth_level, in_dims, fourth_level_norm_cfg)
         if out_type == 'avg_featmap':
@@ -375,8 +375,7 @@ class ConvViT(BaseBackbone):
         """
         x = self.patch_embeds[2](x).flatten(1, -2)  # (B, L, C3)
         x = self.token_embed(x) + pos_embed
-        windows = dict(window=(self.window_size, self.window_size))
-        windows['global'] = grid
+        windows = {'window': (self.window_size, self.window_size), 'global': grid}
         shared = {kind: rel_pos(windows[kind]) for kind, rel_pos in self.shared_rel_pos.items()}
         for block in self.stages[2]:
             x = self._run_block(block, x, grid, shared.get(self._attention_kind(block.attn.window_size)))

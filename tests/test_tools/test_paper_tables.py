@@ -1,0 +1,87 @@
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = yaml.safe_load((ROOT / 'tools' / 'analysis_tools' / 'paper_tables.yml').read_text())
+
+
+@pytest.fixture(scope='module')
+def outputs():
+    """What the tool prints for all tables: as Markdown, and as JSON."""
+    pytest.importorskip('mmdet', reason='mmdet is not installed')
+    pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
+    pytest.importorskip('mmseg', reason='mmseg is not installed')
+    script = ROOT / 'tools' / 'analysis_tools' / 'paper_tables.py'
+    runs = [
+        subprocess.run([sys.executable, script, *args], check=True, capture_output=True, text=True)
+        for args in ((), ('--json',))
+    ]
+    return runs[0].stdout, json.loads(runs[1].stdout)
+
+
+def test_every_config_is_there():
+    for table in TABLES.values():
+        for row in table['rows']:
+            assert len(row['paper']) == len(table['columns'])
+            assert row['configs'] or row['note']
+            for name in row['configs']:
+                assert (ROOT / 'configs' / f'{name}.py').is_file(), name
+
+
+def test_every_ablation_and_rival_is_in_a_table():
+    named = {name for table in TABLES.values() for row in table['rows'] for name in row['configs']}
+    for folder in ('convmae/ablations', 'baselines'):
+        for path in (ROOT / 'configs' / folder).rglob('*.py'):
+            assert str(path.relative_to(ROOT / 'configs').with_suffix('')) in named, path
+
+
+def test_documents_hold_what_it_prints(outputs):
+    markdown, _ = outputs
+    assert (ROOT / 'docs' / 'model_zoo.md').read_text().endswith(markdown)
+    shown = re.findall(
+        r'<!-- tools/analysis_tools/paper_tables.py --table (\d) prints this -->\n(.*?)\n\n',
+        (ROOT / 'README.md').read_text(),
+        re.DOTALL,
+    )
+    assert shown
+    for number, table in shown:
+        assert table in markdown and markdown.index(f'## Table {number}') < markdown.index(table)
+
+
+def test_figures_are_the_papers_or_explained(outputs):
+    _, tables = outputs
+    for number, table in tables.items():
+        for row in table:
+            if not row['configs']:
+                assert row['parameters'] is None and row['note']
+                continue
+            assert row['flops'] == 2 * row['multiply_adds']
+            explained = 'note' in row or 'note' in TABLES[int(number)]
+            paper = row['paper']
+            if paper.get('params, M'):
+                assert round(row['parameters'] / 1e6) == paper['params, M'] or explained, row['name']
+            if paper.get('FLOPs, T'):
+                assert round(row['multiply_adds'] / 1e12, 1) == paper['FLOPs, T'] or explained, row['name']
+
+
+def test_known_parameters(outputs):
+    _, tables = outputs
+    assert tables['1'][0]['parameters'] / 1e6 == pytest.approx(88.93, abs=0.005)
+    assert tables['2'][0]['parameters'] / 1e6 == pytest.approx(110.2, abs=0.05)
+    assert tables['3'][0]['parameters'] / 1e6 == pytest.approx(153.1, abs=0.05)
+    assert tables['6'][1]['parameters'] / 1e6 == pytest.approx(115.04, abs=0.005)
+
+
+def test_relative_costs_of_table_5_are_the_papers(outputs):
+    _, tables = outputs
+    for row in tables['5']:
+        printed = row['paper']['FLOPs relative']
+        digits = len(str(printed).partition('.')[2])
+        assert math.floor(row['relative'] * 10**digits) / 10**digits == printed, row['name']
