@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -164,6 +165,30 @@ def test_a_step_and_a_prediction_from_files(small):
     with torch.no_grad():
         results = model.eval()(**batch_of(small, model, training=False), mode='predict')
     assert [tuple(sample.pred_instances.masks.shape[1:]) for sample in results] == [(375, 350), (480, 448)]
+
+
+def test_large_scale_jitter_from_files(mini_coco):
+    """Whatever the jitter, a batch has the config's size, and masks and boxes go with the image."""
+    config, miniature = load(RELEASED), load(MINIATURE)
+    dataset = dict(config.train_dataloader.dataset, data_root=f'{mini_coco}/', metainfo=dict(classes=miniature.classes))
+    dataset = DATASETS.build(dataset)
+    preprocessor = MODELS.build(config.model.data_preprocessor)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    areas = set()
+    for _ in range(4):
+        batch = preprocessor(pseudo_collate([dataset[0], dataset[1]]), training=True)
+        assert batch['inputs'].shape == (2, 3, 1024, 1024)
+        for sample in batch['data_samples']:
+            areas.add(sample.img_shape)
+            masks = sample.gt_instances.masks.masks
+            assert masks.shape == (len(sample.gt_instances), 1024, 1024)
+            for box, mask in zip(sample.gt_instances.bboxes, masks):
+                ys, xs = mask.nonzero()
+                if len(xs):
+                    edges = torch.tensor([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+                    assert (edges - box).abs().max() <= 2
+    assert len(areas) > 2
 
 
 def test_padding_to_one_size_makes_batches_of_images_alone(small, mini_coco):
