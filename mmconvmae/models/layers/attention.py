@@ -182,9 +182,8 @@ class WindowAttention(MultiheadAttention):
         qkv = self.qkv(x).unflatten(1, grid).unflatten(-1, (3, self.num_heads, -1))  # (B, H, W, 3, heads, C / heads)
         rows = []
         for row in split_whole(qkv, 1, window[0]):
-            parts = [self._attend(part, window, positions) for part in split_whole(row, 2, window[1])]
-            rows.append(torch.cat(parts, dim=2))
-        x = torch.cat(rows, dim=1).flatten(1, 2)  # (B, H * W, C)
+            rows.append(join([self._attend(part, window, positions) for part in split_whole(row, 2, window[1])], 2))
+        x = join(rows, 1).flatten(1, 2)  # (B, H * W, C)
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
 
     def get_window(self, grid: tuple[int, int]) -> tuple[int, int]:
@@ -217,6 +216,11 @@ def split_whole(x: Tensor, dim: int, size: int) -> list[Tensor]:
     """Split an axis into the part that ``size`` divides and what is left; neither is empty."""
     parts = x.tensor_split([x.shape[dim] // size * size], dim)
     return [part for part in parts if part.shape[dim]]
+
+
+def join(parts: list[Tensor], dim: int) -> Tensor:
+    """Put the parts of an axis together again; one part is not copied."""
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
 
 class TransformerBlock(BaseModule):
