@@ -12,7 +12,7 @@ model = dict(
         out_channels=0,
         out_indices=(2, 5, 8, 11),
         drop_path_rate=0.1,
-        # MAE's, with position embeddings in a map, as ViTSAM has them: `pos_embed[:, 1:].unflatten(1, (14, 14))`.
+        # MAE's, by tools/model_converters/vit_to_vit_sam.py.
         init_cfg=dict(
             type='Pretrained',
             checkpoint='work_dirs/mae_vit-base-p16_8xb256-amp-coslr-1600e_in1k/vit_sam.pth',
