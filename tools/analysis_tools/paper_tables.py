@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TABLES = yaml.safe_load(Path(__file__).with_suffix('.yml').read_text())
-# What stage one hands to stage two of a detector, and what that finds.
+# Boxes that a detector's heads see for an image.
 PROPOSALS, DETECTIONS = 1000, 100
 
 
@@ -107,9 +107,7 @@ def measure_detector(configs: list[str]) -> tuple[int, int]:
     def run() -> None:
         model.rpn_head(model.extract_feat(torch.empty(1, 3, size, size)))
         for head, rois in ((model.roi_head.bbox_head, PROPOSALS), (model.roi_head.mask_head, DETECTIONS)):
-            edge = getattr(head, 'roi_feat_size', 14)
-            edge = edge if isinstance(edge, int) else edge[0]
-            head(torch.empty(rois, head.in_channels, edge, edge))
+            head(torch.empty(rois, head.in_channels, *head.roi_feat_size))
 
     return count_parameters(model), count_multiply_adds(run)
 

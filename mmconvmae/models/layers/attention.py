@@ -176,7 +176,7 @@ class WindowAttention(MultiheadAttention):
         Returns:
             Tensor: Shape (B, H * W, C).
         """
-        window = self.get_window(grid)
+        window = (self.window_size, self.window_size) if self.window_size else grid
         if self.rel_pos is not None:
             positions = self.rel_pos(window)
         qkv = self.qkv(x).unflatten(1, grid).unflatten(-1, (3, self.num_heads, -1))  # (B, H, W, 3, heads, C / heads)
@@ -185,10 +185,6 @@ class WindowAttention(MultiheadAttention):
             rows.append(join([self._attend(part, window, positions) for part in split_whole(row, 2, window[1])], 2))
         x = join(rows, 1).flatten(1, 2)  # (B, H * W, C)
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
-
-    def get_window(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the windows on a map: the map's own for attention over the whole."""
-        return (self.window_size, self.window_size) if self.window_size else grid
 
     def _attend(self, qkv: Tensor, window: tuple[int, int], positions: TableBias | DecomposedBias | None) -> Tensor:
         """Attend within the windows of a part of the map, which are all whole or all cut in the same way.
