@@ -98,7 +98,7 @@ def encode(
     eps: float = 1e-6,
 ) -> tuple:
     """Stage 1 and 2 as maps (B, C, H, W), stage 3 as tokens (B, L or N, C) of all or the kept blocks."""
-    sizes = [sd[f'backbone.patch_embeds.{i}.projection.weight'].shape[-1] for i in range(3)]
+    sizes = [sd[f'backbone.stages.{i}.patch_embed.projection.weight'].shape[-1] for i in range(3)]
     stride = sizes[0] * sizes[1] * sizes[2]
     rows, columns = images.shape[2] // stride, images.shape[3] // stride
     visible = torch.ones(len(images), 1, rows, columns)
@@ -106,20 +106,20 @@ def encode(
         visible = torch.zeros(len(images), rows * columns).scatter(1, kept, 1.0).view_as(visible)
     x, outs = images, []
     for i in range(3):
-        x = _conv(sd, f'backbone.patch_embeds.{i}.projection', x, stride=sizes[i])
-        x = F.gelu(_channel_norm(sd, f'backbone.patch_embeds.{i}.norm', x))
+        x = _conv(sd, f'backbone.stages.{i}.patch_embed.projection', x, stride=sizes[i])
+        x = F.gelu(_channel_norm(sd, f'backbone.stages.{i}.patch_embed.norm', x))
         if i < 2:
             mask = F.interpolate(visible, size=x.shape[2:], mode='nearest')
-            for n in range(_depth(sd, f'backbone.stages.{i}.')):
-                x = _conv_block(sd, f'backbone.stages.{i}.{n}', x, mask)
+            for n in range(_depth(sd, f'backbone.stages.{i}.blocks.')):
+                x = _conv_block(sd, f'backbone.stages.{i}.blocks.{n}', x, mask)
             outs.append(x)
-    pos_embed = sd['backbone.pos_embed.weight']
-    x = _linear(sd, 'backbone.token_embed', x.flatten(2).transpose(1, 2)) + pos_embed
+    pos_embed = sd['backbone.stages.2.pos_embed.weight']
+    x = _linear(sd, 'backbone.stages.2.token_embed', x.flatten(2).transpose(1, 2)) + pos_embed
     if kept is not None:
         x = torch.stack([tokens[ids] for tokens, ids in zip(x, kept)])
-    for n in range(_depth(sd, 'backbone.stages.2.')):
+    for n in range(_depth(sd, 'backbone.stages.2.blocks.')):
         attend = attention_of_block(n, (rows, columns))
-        x = _transformer_block(sd, f'backbone.stages.2.{n}', x, num_heads, attend, eps)
+        x = _transformer_block(sd, f'backbone.stages.2.blocks.{n}', x, num_heads, attend, eps)
     return *outs, x
 
 
@@ -130,10 +130,10 @@ def pretrain_loss(
     kept = kept_blocks(noise, ratio)
     *maps, latent = encode(sd, images, num_heads, kept)
     for i, x in enumerate(maps):
-        kernel = sd[f'neck.projections.{i}.weight']
-        x = _conv(sd, f'neck.projections.{i}', x, stride=kernel.shape[-1]).flatten(2).transpose(1, 2)
+        kernel = sd[f'neck.fusion.projections.{i}.weight']
+        x = _conv(sd, f'neck.fusion.projections.{i}', x, stride=kernel.shape[-1]).flatten(2).transpose(1, 2)
         latent = latent + torch.stack([tokens[ids] for tokens, ids in zip(x, kept)])
-    latent = _linear(sd, 'neck.decoder_embed', _norm(sd, 'neck.norm', latent, 1e-6))
+    latent = _linear(sd, 'neck.decoder_embed', _norm(sd, 'neck.fusion.norm', latent, 1e-6))
     rows = []
     for visible, ids in zip(latent, kept.tolist()):
         tokens = [sd['neck.mask_token'][0, 0]] * noise.shape[1]

@@ -1,3 +1,3 @@
 _base_ = './convmae_convvit-base-p16_8xb256-amp-coslr-200e_in1k.py'
 
-model = dict(backbone=dict(arch='small'), neck=dict(in_channels=(128, 256, 384)))
+model = dict(backbone=dict(arch='small'))

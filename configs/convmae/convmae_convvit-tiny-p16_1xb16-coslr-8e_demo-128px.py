@@ -3,7 +3,7 @@ _base_ = './convmae_convvit-base-p16_8xb256-amp-coslr-200e_image-folder.py'
 
 model = dict(
     backbone=dict(arch='tiny', img_size=128),
-    neck=dict(in_channels=(48, 96, 192), img_size=128, embed_dims=128, depth=2, num_heads=4),
+    neck=dict(embed_dims=128, depth=2, num_heads=4),
 )
 
 train_pipeline = _base_.train_pipeline
@@ -14,12 +14,7 @@ train_dataloader = dict(
     dataset=dict(data_root='data/demo/train/', pipeline=train_pipeline),
 )
 
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
-    paramwise_cfg=dict(flat_decay_mult=0.0),
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=16)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),

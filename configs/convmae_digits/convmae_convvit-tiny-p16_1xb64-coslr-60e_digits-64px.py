@@ -1,10 +1,7 @@
 # Pretraining on the training digits, without their labels.
 _base_ = '../convmae/convmae_convvit-tiny-p16_1xb16-coslr-8e_demo-128px.py'
 
-model = dict(
-    backbone=dict(img_size=64),
-    neck=dict(img_size=64),
-)
+model = dict(backbone=dict(img_size=64))
 
 data_preprocessor = dict(mean=[78.0] * 3, std=[96.0] * 3)
 # Not flipped: that would make another character.

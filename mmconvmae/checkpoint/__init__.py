@@ -1,3 +1,15 @@
-from .official import check_strict, from_official, infer_model, read_state_dict, to_official, write_checkpoint
+from .files import SAFE_GLOBALS, read_state_dict, write_checkpoint
+from .loading import check_state_dict, use_todays_decoder_names
+from .official import check_strict, from_official, infer_model, to_official
 
-__all__ = ['check_strict', 'from_official', 'infer_model', 'read_state_dict', 'to_official', 'write_checkpoint']
+__all__ = [
+    'SAFE_GLOBALS',
+    'check_state_dict',
+    'check_strict',
+    'from_official',
+    'infer_model',
+    'read_state_dict',
+    'to_official',
+    'use_todays_decoder_names',
+    'write_checkpoint',
+]

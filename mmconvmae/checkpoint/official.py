@@ -3,18 +3,13 @@
 Shapes are the same on both sides, so a conversion only renames and keeps every bit.
 """
 
-import argparse
 import copy
 import math
-import os
-import pickle
 import re
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mmconvmae.models import ConvViT
 from mmconvmae.registry import MODELS
 
 # Names are pairs (the authors', ours); {} is a number that both share.
@@ -43,30 +38,30 @@ def _inside(theirs: str, ours: str, names: tuple[tuple[str, str], ...]) -> tuple
 
 
 _BACKBONE = (
-    ('pos_embed', 'backbone.pos_embed.weight'),
+    ('pos_embed', 'backbone.stages.2.pos_embed.weight'),
     *(
         pair
         for i in range(3)
         for pair in _inside(
-            f'patch_embed{i + 1}.', f'backbone.patch_embeds.{i}.', (('proj', 'projection'), ('norm', 'norm'))
+            f'patch_embed{i + 1}.', f'backbone.stages.{i}.patch_embed.', (('proj', 'projection'), ('norm', 'norm'))
         )
     ),
-    ('patch_embed4', 'backbone.token_embed'),
-    *_inside('blocks1.{}.', 'backbone.stages.0.{}.', _CONV_BLOCK),
-    *_inside('blocks2.{}.', 'backbone.stages.1.{}.', _CONV_BLOCK),
-    *_inside('blocks3.{}.', 'backbone.stages.2.{}.', _TRANSFORMER_BLOCK),
+    ('patch_embed4', 'backbone.stages.2.token_embed'),
+    *_inside('blocks1.{}.', 'backbone.stages.0.blocks.{}.', _CONV_BLOCK),
+    *_inside('blocks2.{}.', 'backbone.stages.1.blocks.{}.', _CONV_BLOCK),
+    *_inside('blocks3.{}.', 'backbone.stages.2.blocks.{}.', _TRANSFORMER_BLOCK),
     # of detection and segmentation
-    ('blocks3.{}.gamma_1', 'backbone.stages.2.{}.attn.gamma1.weight'),
-    ('blocks3.{}.gamma_2', 'backbone.stages.2.{}.ffn.gamma2.weight'),
-    ('blocks3.{}.attn.relative_position_bias_table', 'backbone.stages.2.{}.attn.rel_pos.weight'),
-    ('windowed_rel_pos_bias.relative_position_bias_table', 'backbone.shared_rel_pos.window.weight'),
-    ('global_rel_pos_bias.relative_position_bias_table', 'backbone.shared_rel_pos.global.weight'),
+    ('blocks3.{}.gamma_1', 'backbone.stages.2.blocks.{}.attn.gamma1.weight'),
+    ('blocks3.{}.gamma_2', 'backbone.stages.2.blocks.{}.ffn.gamma2.weight'),
+    ('blocks3.{}.attn.relative_position_bias_table', 'backbone.stages.2.blocks.{}.attn.rel_pos.weight'),
+    ('windowed_rel_pos_bias.relative_position_bias_table', 'backbone.stages.2.window_rel_pos.weight'),
+    ('global_rel_pos_bias.relative_position_bias_table', 'backbone.stages.2.global_rel_pos.weight'),
     ('fpn.{}', 'backbone.fourth_level.{}'),
 )
 _PRETRAINING = (
-    ('stage1_output_decode', 'neck.projections.0'),
-    ('stage2_output_decode', 'neck.projections.1'),
-    ('norm', 'neck.norm'),
+    ('stage1_output_decode', 'neck.fusion.projections.0'),
+    ('stage2_output_decode', 'neck.fusion.projections.1'),
+    ('norm', 'neck.fusion.norm'),
     ('decoder_embed', 'neck.decoder_embed'),
     ('mask_token', 'neck.mask_token'),
     ('decoder_pos_embed', 'neck.decoder_pos_embed.weight'),
@@ -118,6 +113,8 @@ _DERIVED = re.compile(
 )
 # Our name of the first layer of a block's MLP, in each stage.
 _FC1 = ('ffn.0', 'ffn.0', 'ffn.layers.0.0')
+# What a released pretraining checkpoint leaves out.
+_DECODER = ('neck.decoder_', 'neck.mask_token')
 # The blocks that attend globally in the released detector; with shared tables they leave no trace in a checkpoint.
 _GLOBAL_BLOCKS = (0, 3, 6, 10)
 
@@ -205,8 +202,8 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
         state_dict (dict[str, Tensor]): A whole state dict under our names.
 
     Returns:
-        dict: Config of a :class:`ConvMAE`, with :class:`MultiScaleFusion` for a neck if there is no decoder, or of
-        mmpretrain's ``ImageClassifier``; of a detector or segmentor, the config of the backbone alone, as
+        dict: Config of a :class:`ConvMAE`, whose decoder is the default one if the file has none, or of mmpretrain's
+        ``ImageClassifier``; of a detector or segmentor, the config of the backbone alone, as
         ``dict(backbone=...)``. Heads of attention leave no trace in shapes but in those of tables of relative
         positions: ``num_heads`` is else that of the named architecture with these widths, or None; the decoder's is
         left out. Nor do the blocks that attend globally where tables are shared; they are those of the released
@@ -224,24 +221,24 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
     def depth(blocks: str) -> int:
         return len({name.split('.')[blocks.count('.')] for name in state_dict if name.startswith(blocks)})
 
-    embeds = [shape(f'backbone.patch_embeds.{i}.projection.weight') for i in range(3)]
+    embeds = [shape(f'backbone.stages.{i}.patch_embed.projection.weight') for i in range(3)]
     widths, patch_sizes = tuple(size[0] for size in embeds), tuple(size[-1] for size in embeds)
-    hidden = [shape(f'backbone.stages.{i}.0.{fc1}.weight')[0] for i, fc1 in enumerate(_FC1)]
-    known_heads = {arch['embed_dims']: arch['num_heads'] for arch in ConvViT.arch_zoo.values()}
-    img_size = math.isqrt(shape('backbone.pos_embed.weight')[1]) * math.prod(patch_sizes)
+    hidden = [shape(f'backbone.stages.{i}.blocks.0.{fc1}.weight')[0] for i, fc1 in enumerate(_FC1)]
+    known_heads = {arch['embed_dims']: arch['num_heads'] for arch in MODELS.get('ConvViT').arch_zoo.values()}
+    img_size = math.isqrt(shape('backbone.stages.2.pos_embed.weight')[1]) * math.prod(patch_sizes)
     backbone = dict(
         arch=dict(
             embed_dims=widths,
-            depths=tuple(depth(f'backbone.stages.{i}.') for i in range(3)),
+            depths=tuple(depth(f'backbone.stages.{i}.blocks.') for i in range(3)),
             num_heads=known_heads.get(widths),
             mlp_ratios=tuple(h / w for h, w in zip(hidden, widths)),
         ),
         img_size=img_size,
         patch_sizes=patch_sizes,
         in_channels=embeds[0][1],
-        kernel_size=shape('backbone.stages.0.0.depthwise_conv.weight')[-1],
+        kernel_size=shape('backbone.stages.0.blocks.0.depthwise_conv.weight')[-1],
     )
-    if 'head.fc.weight' not in state_dict and 'neck.norm.weight' not in state_dict:
+    if 'head.fc.weight' not in state_dict and 'neck.fusion.norm.weight' not in state_dict:
         backbone.update(_infer_dense_prediction(state_dict, backbone))
         return dict(backbone=dict(type='mmconvmae.ConvViT', **backbone))
     if 'head.fc.weight' in state_dict:
@@ -251,23 +248,19 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
             backbone=dict(type='mmconvmae.ConvViT', **backbone),
             head=dict(type='LinearClsHead', num_classes=num_classes, in_channels=in_channels),
         )
-    neck = dict(
-        type='mmconvmae.MultiScaleFusion',
-        in_channels=widths,
-        patch_sizes=patch_sizes,
-        multi_scale='neck.projections.0.weight' in state_dict,
-    )
-    if any(name.startswith('neck.decoder_') for name in state_dict):
+    neck = dict(type='mmconvmae.ConvMAEPretrainDecoder', multi_scale='neck.fusion.projections.0.weight' in state_dict)
+    if _has_decoder(state_dict):
         width = shape('neck.decoder_embed.weight')[0]
         neck.update(
-            type='mmconvmae.ConvMAEPretrainDecoder',
-            img_size=img_size,
-            in_chans=embeds[0][1],
             embed_dims=width,
             depth=depth('neck.decoder_blocks.'),
             mlp_ratio=shape(f'neck.decoder_blocks.0.{_FC1[2]}.weight')[0] / width,
         )
     return dict(type='mmconvmae.ConvMAE', backbone=dict(type='mmconvmae.ConvMAEViT', **backbone), neck=neck)
+
+
+def _has_decoder(state_dict: dict[str, Tensor]) -> bool:
+    return any(name.startswith(_DECODER) for name in state_dict)
 
 
 def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> dict:
@@ -277,10 +270,10 @@ def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> di
     config = dict(out_type='featmap', out_indices=(0, 1, 2, 3), fourth_level='max_pool')
     if 'backbone.fourth_level.0.weight' in state_dict:
         config.update(fourth_level='conv')
-    if 'backbone.stages.2.0.attn.gamma1.weight' in state_dict:
+    if 'backbone.stages.2.blocks.0.attn.gamma1.weight' in state_dict:
         config.update(layer_scale_init_value=1.0)
-    tables = {name: value.shape for name, value in state_dict.items() if name.endswith('rel_pos.weight')}
-    window = state_dict.get('backbone.shared_rel_pos.window.weight')
+    tables = {name: value.shape for name, value in state_dict.items() if name.endswith('.attn.rel_pos.weight')}
+    window = state_dict.get('backbone.stages.2.window_rel_pos.weight')
     if tables:
         config.update(rel_pos='per_block')
         arch = dict(arch, num_heads=next(iter(tables.values()))[1])
@@ -299,6 +292,8 @@ def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> di
 def check_strict(state_dict: dict[str, Tensor], config: dict) -> None:
     """Check that a state dict loads strictly into a model, without allocating the model.
 
+    The decoder of pretraining may be missing as a whole, as it is in the released checkpoints.
+
     Args:
         state_dict (dict[str, Tensor]): State dict under our names.
         config (dict): Config of the model, or of the backbone alone, as :func:`infer_model` gives it.
@@ -313,10 +308,12 @@ def check_strict(state_dict: dict[str, Tensor], config: dict) -> None:
         config = config['backbone']
         prefix = 'backbone.'
         state_dict = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
-    if config.get('neck', {}).get('type') == 'mmconvmae.ConvMAEPretrainDecoder':
+    if 'neck' in config:
         config['neck']['num_heads'] = 1
     with torch.device('meta'):
         expected = {name: value.shape for name, value in MODELS.build(config).state_dict().items()}
+    if not _has_decoder(state_dict):
+        expected = {name: shape for name, shape in expected.items() if not name.startswith(_DECODER)}
     faults = [
         *(f'{name!r} is missing' for name in expected if name not in state_dict),
         *(f'{name!r} is left over' for name in state_dict if name not in expected),
@@ -331,51 +328,3 @@ def check_strict(state_dict: dict[str, Tensor], config: dict) -> None:
             f'The parameters do not fit together to a ConvMAE model: {"; ".join(faults[:3])}'
             f'{"; ..." if len(faults) > 3 else ""}.'
         )
-
-
-def read_state_dict(path: str | os.PathLike, *keys: str, trusted: bool = False) -> dict[str, Tensor]:
-    """Read the parameters out of a checkpoint file.
-
-    Args:
-        path (str | os.PathLike): The file.
-        *keys (str): The entries that may hold them: 'model' in official files, 'state_dict' in mmengine's and mmseg's.
-        trusted (bool): Whether the file may run code when it is read, as the training state in mmengine's own
-            checkpoints needs. Defaults to False.
-
-    Returns:
-        dict[str, Tensor]: The parameters.
-
-    Raises:
-        ValueError: If the file is no whole checkpoint or has no such entry.
-        OSError: If the file cannot be opened.
-    """
-    file = open(path, 'rb')
-    try:
-        with file, torch.serialization.safe_globals([argparse.Namespace]):  # the authors keep their arguments in it
-            content = torch.load(file, map_location='cpu', weights_only=not trusted)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f'{path} is truncated or not a PyTorch checkpoint ({reason}); fetch it again.') from error
-    key = next((key for key in keys if isinstance(content, dict) and key in content), keys[0])
-    entry = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(entry, dict) or not entry or not all(isinstance(value, Tensor) for value in entry.values()):
-        entries = ', '.join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f'{path} has no parameters under {key!r} (it holds {entries}); is it the right kind of file?')
-    return entry
-
-
-def write_checkpoint(content: dict, path: str | os.PathLike) -> None:
-    """Write a checkpoint so that the file is either whole or not there.
-
-    Args:
-        content (dict): What to save.
-        path (str | os.PathLike): The file; its folder is made where it is missing.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.part')
-    try:
-        torch.save(content, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 from .backbones import ConvMAEViT, ConvViT
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ConvMAEMask, ConvMAEMaskGenerator
-from .necks import ConvMAEPretrainDecoder, MultiScaleFusion, SimpleFeaturePyramid
+from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
 from .selfsup import ConvMAE
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     'ConvMAEPretrainHead',
     'ConvMAEViT',
     'ConvViT',
-    'MultiScaleFusion',
     'SimpleFeaturePyramid',
 ]

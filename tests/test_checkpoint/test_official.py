@@ -1,4 +1,3 @@
-import argparse
 import json
 from pathlib import Path
 
@@ -11,9 +10,7 @@ from mmconvmae.checkpoint import (
     check_strict,
     from_official,
     infer_model,
-    read_state_dict,
     to_official,
-    write_checkpoint,
 )
 from mmconvmae.registry import MODELS
 
@@ -22,12 +19,12 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 @pytest.fixture
 def official(golden):
-    return torch.load(golden('official_tiny_pretrain.pth'), weights_only=False)['model']
+    return torch.load(golden('official_tiny_pretrain.pth'), weights_only=True)['model']
 
 
 @pytest.fixture
 def classifier(golden):
-    return torch.load(golden('official_tiny_finetune.pth'), weights_only=False)['model']
+    return torch.load(golden('official_tiny_finetune.pth'), weights_only=True)['model']
 
 
 def test_every_name_and_shape_of_base(golden):
@@ -44,11 +41,7 @@ def test_every_name_and_shape_of_base(golden):
     )
     assert config['neck'] == dict(
         type='mmconvmae.ConvMAEPretrainDecoder',
-        in_channels=(256, 384, 768),
-        patch_sizes=(4, 2, 2),
         multi_scale=True,
-        img_size=224,
-        in_chans=3,
         embed_dims=512,
         depth=8,
         mlp_ratio=4,
@@ -68,9 +61,12 @@ def test_there_and_back_bit_for_bit(official, classifier, kind):
     config = infer_model(ours)
     check_strict(ours, config)
     config['backbone']['arch']['num_heads'] = 4
-    if kind in ('pretraining', 'single scale'):
+    if 'neck' in config:
         config['neck']['num_heads'] = 4
-    MODELS.build(config).load_state_dict(ours)  # strictly
+    missing, unexpected = MODELS.build(config).load_state_dict(ours, strict=False)
+    assert not unexpected
+    assert all(name.startswith(('neck.decoder_', 'neck.mask_token')) for name in missing)
+    assert bool(missing) == (kind == 'encoder')
     back = to_official(ours)
     assert back.keys() == checkpoint.keys()
     for name, value in checkpoint.items():
@@ -85,9 +81,11 @@ def test_foreign_names(official):
 def test_missing_parameter(official):
     del official['blocks3.1.mlp.fc2.weight'], official['norm.bias']
     ours = from_official(official)
-    with pytest.raises(ValueError, match=r"'backbone\.stages\.2\.1\.ffn\.layers\.1\.weight' is missing; 'neck\.norm"):
+    with pytest.raises(
+        ValueError, match=r"'backbone\.stages\.2\.blocks\.1\.ffn\.layers\.1\.weight' is missing; 'neck\.fusion\.norm"
+    ):
         check_strict(ours, infer_model(ours))
-    with pytest.raises(ValueError, match=r"'backbone\.patch_embeds\.0\.projection\.weight' is missing"):
+    with pytest.raises(ValueError, match=r"'backbone\.stages\.0\.patch_embed\.projection\.weight' is missing"):
         infer_model({})
 
 
@@ -96,34 +94,6 @@ def test_shape_that_does_not_fit(official):
     ours = from_official(official)
     with pytest.raises(ValueError, match=r'conv1\.weight. is \(48, 40, 1, 1\) and not \(48, 48, 1, 1\)'):
         check_strict(ours, infer_model(ours))
-
-
-def test_read_keeps_the_authors_arguments_harmless(tmp_path):
-    path = tmp_path / 'checkpoint.pth'
-    torch.save(dict(model=dict(a=torch.ones(2)), args=argparse.Namespace(lr=0.1)), path)
-    assert torch.equal(read_state_dict(path, 'model')['a'], torch.ones(2))
-
-
-@pytest.mark.parametrize('share', [0.0, 0.5, 0.99])
-def test_read_truncated_file(golden, tmp_path, share):
-    content = golden('official_tiny_pretrain.pth').read_bytes()
-    path = tmp_path / 'truncated.pth'
-    path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=r'truncated\.pth is truncated or not a PyTorch checkpoint .*; fetch it again'):
-        read_state_dict(path, 'model')
-
-
-def test_read_file_of_another_kind(tmp_path):
-    path = tmp_path / 'other.pth'
-    torch.save(dict(state_dict=dict(a=torch.ones(2)), meta={}), path)
-    with pytest.raises(ValueError, match=r"no parameters under 'model' \(it holds state_dict, meta\)"):
-        read_state_dict(path, 'model')
-
-
-def test_write_leaves_nothing_half_written(tmp_path):
-    with pytest.raises(AttributeError):
-        write_checkpoint(dict(cannot_be_saved=lambda: None), tmp_path / 'new' / 'checkpoint.pth')
-    assert list((tmp_path / 'new').iterdir()) == []
 
 
 def named(names):
@@ -138,8 +108,8 @@ def test_names_of_the_released_detector(golden):
     tables = ('windowed_rel_pos_bias', 'global_rel_pos_bias')
     official.update(named(f'backbone.bottom_up.{name}.relative_position_bias_table' for name in tables))
     expected = {
-        f'backbone.bottom_up.{tables[0]}.relative_position_bias_table': 'backbone.shared_rel_pos.window.weight',
-        'backbone.bottom_up.blocks3.10.mlp.fc2.bias': 'backbone.stages.2.10.ffn.layers.1.bias',
+        f'backbone.bottom_up.{tables[0]}.relative_position_bias_table': 'backbone.stages.2.window_rel_pos.weight',
+        'backbone.bottom_up.blocks3.10.mlp.fc2.bias': 'backbone.stages.2.blocks.10.ffn.layers.1.bias',
         'backbone.fpn_lateral2.weight': 'neck.lateral_convs.0.conv.weight',
         'backbone.fpn_lateral2.norm.running_var': 'neck.lateral_convs.0.bn.running_var',
         'backbone.fpn_output5.norm.num_batches_tracked': 'neck.fpn_convs.3.bn.num_batches_tracked',
@@ -197,8 +167,8 @@ def test_the_detector_of_the_config_is_filled(golden):
     )
     check_strict(returned, model)
     missing = dict(returned)
-    del missing['backbone.shared_rel_pos.global.weight']
-    with pytest.raises(ValueError, match=r'global\.weight. is missing'):
+    del missing['backbone.stages.2.global_rel_pos.weight']
+    with pytest.raises(ValueError, match=r'global_rel_pos\.weight. is missing'):
         check_strict(missing, model)
 
 
@@ -222,9 +192,9 @@ def test_names_of_the_released_segmentor(small_arch, build, prefix):
     if prefix:
         assert all(official[name] is value for name, value in heads.items())
     expected = {
-        'blocks3.1.gamma_1': 'stages.2.1.attn.gamma1.weight',
-        'blocks3.1.gamma_2': 'stages.2.1.ffn.gamma2.weight',
-        'blocks3.0.attn.relative_position_bias_table': 'stages.2.0.attn.rel_pos.weight',
+        'blocks3.1.gamma_1': 'stages.2.blocks.1.attn.gamma1.weight',
+        'blocks3.1.gamma_2': 'stages.2.blocks.1.ffn.gamma2.weight',
+        'blocks3.0.attn.relative_position_bias_table': 'stages.2.blocks.0.attn.rel_pos.weight',
         'fpn.0.weight': 'fourth_level.0.weight',
         'fpn.1.running_mean': 'fourth_level.1.running_mean',
     }

@@ -5,9 +5,10 @@ from torch import Tensor
 
 from mmconvmae.registry import MODELS
 
-from ..layers import TileIndex, cut_tiles, gather_tiles
+from ..layers import SinCosPositionEmbedding, TileIndex, cut_tiles
 from ..mask_generators import ConvMAEMask
 from .convvit import ConvViT
+from .convvit_arch import check_choice
 
 
 @MODELS.register_module()
@@ -39,7 +40,7 @@ class ConvMAEViT(ConvViT):
     """
 
     CONV_MODES = ('visible', 'masked', 'unmasked')
-    learnable_pos_embed = False
+    pos_embed_type = SinCosPositionEmbedding
 
     def __init__(self, *args, conv_mode: str = 'visible', out_type: str = 'featmap', **kwargs) -> None:
         if kwargs.get('window_size') or kwargs.get('rel_pos'):
@@ -48,8 +49,7 @@ class ConvMAEViT(ConvViT):
                 'and `rel_pos` where the pretrained backbone is used, and not in pretraining.'
             )
         super().__init__(*args, out_type=out_type, **kwargs)
-        if conv_mode not in self.CONV_MODES:
-            raise ValueError(f'`conv_mode` is {conv_mode!r}; choose one of {", ".join(self.CONV_MODES)}.')
+        check_choice('conv_mode', conv_mode, self.CONV_MODES)
         self.conv_mode = conv_mode
 
     def _init_parameters(self) -> None:
@@ -58,7 +58,7 @@ class ConvMAEViT(ConvViT):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.patch_embeds[2].projection.weight.data.flatten(1))
+        nn.init.xavier_uniform_(self.stages[2].patch_embed.projection.weight.data.flatten(1))
 
     def forward(self, x: Tensor, mask: ConvMAEMask | None = None) -> tuple[Tensor, ...]:
         """Compute features of whole images or of the visible blocks of masked ones.
@@ -83,20 +83,10 @@ class ConvMAEViT(ConvViT):
             raise ValueError(
                 f'The mask is for {mask.grid[0]} x {mask.grid[1]} blocks, and the images have {grid[0]} x {grid[1]}.'
             )
-        pos_embed = self.pos_embed(grid).expand(len(x), -1, -1)
-        pos_embed = gather_tiles(pos_embed, mask.ids_keep)  # (B, N, C3)
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, 3)
-        if self.conv_mode == 'visible':
-            return self._forward_visible(x, mask, pos_embed)
-        return self._forward_dense(x, mask, pos_embed)
-
-    def _forward_visible(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
-        stage1, stage2 = self.forward_visible_stages(x, mask)
-        return (
-            stage1,
-            stage2,
-            self.forward_transformer_stage(stage2, pos_embed, (1, mask.ids_keep.shape[1])),
-        )  # (B, N, C3)
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, in_channels)
+        run_stages = self.forward_visible_stages if self.conv_mode == 'visible' else self._forward_dense_stages
+        stage1, stage2 = run_stages(x, mask)
+        return stage1, stage2, self.stages[2](stage2, grid, mask.ids_keep)
 
     def forward_visible_stages(self, x: Tensor, mask: ConvMAEMask) -> tuple[Tensor, Tensor]:
         """Run stages 1 and 2 on visible blocks alone.
@@ -117,20 +107,22 @@ class ConvMAEViT(ConvViT):
                 "`conv_mode='masked'` or a generator with `cells_per_edge=1`."
             )
         tiles = TileIndex.from_ids(mask.ids_keep, mask.grid)
-        x = gather_tiles(cut_tiles(x, self.stride), mask.ids_keep)  # (B, N, 16, 16, 3)
-        stage1 = self.forward_conv_stage(0, x, tiles)  # (B, N, 4, 4, C1)
-        return stage1, self.forward_conv_stage(1, stage1, tiles)  # (B, N, 2, 2, C2)
+        # (B, N, 16, 16, in_channels)
+        x = cut_tiles(x, self.stride).take_along_dim(mask.ids_keep[..., None, None, None], 1)
+        stage1 = self.stages[0](x, tiles)  # (B, N, 4, 4, C1)
+        return stage1, self.stages[1](stage1, tiles)  # (B, N, 2, 2, C2)
 
-    def _forward_dense(self, x: Tensor, mask: ConvMAEMask, pos_embed: Tensor) -> tuple[Tensor, ...]:
+    def _forward_dense_stages(self, x: Tensor, mask: ConvMAEMask) -> list[Tensor]:
+        """As :meth:`forward_visible_stages`, on whole maps, of which the kept blocks are cut out afterwards."""
         outs = []
-        for i in range(2):
+        for i, stage in enumerate(self.stages[:2]):
             size = math.prod(self.patch_sizes[i + 1 :])  # edge of a block in this stage
             visible = None
             if self.conv_mode == 'masked':
                 visible = mask.visible(*(n * size for n in mask.grid))  # (B, H_i, W_i, 1)
-            x = self.forward_conv_stage(i, x, visible)  # (B, H_i, W_i, C_i)
+            x = stage(x, visible)  # (B, H_i, W_i, C_i)
             if visible is not None:
                 x = x * visible  # the next patch embedding must not mix removed cells in
-            outs.append(gather_tiles(cut_tiles(x, size), mask.ids_keep))  # (B, N, size, size, C_i)
-        x = gather_tiles(cut_tiles(x, self.patch_sizes[2]), mask.ids_keep)  # (B, N, 2, 2, C2)
-        return *outs, self.forward_transformer_stage(x, pos_embed, (1, mask.ids_keep.shape[1]))
+            # (B, N, size, size, C_i)
+            outs.append(cut_tiles(x, size).take_along_dim(mask.ids_keep[..., None, None, None], 1))
+        return outs

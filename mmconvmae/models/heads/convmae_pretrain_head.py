@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mmconvmae.registry import MODELS
 
-from ..layers import cut_tiles, gather_tiles, join_tiles
+from ..layers import cut_tiles, join_tiles
 from ..mask_generators import ConvMAEMask
 
 
@@ -15,19 +15,20 @@ class ConvMAEPretrainHead(MAEPretrainHead):
     mmpretrain's MAE head for images of any shape, with the loss computed on removed parts only.
 
     Args:
+        patch_size (int): Edge of a patch, in pixels: the total stride of the encoder. :class:`ConvMAE` reads this and
+            the next off its backbone.
+        in_channels (int): Number of image channels.
         loss (dict): Config of the loss module. Defaults to the mean squared error,
             ``dict(type='PixelReconstructionLoss', criterion='L2')``.
         norm_pix (bool): Whether each target patch is normalised by its own mean and variance. Defaults to True.
-        patch_size (int): Edge of a patch, in pixels: the total stride of the encoder. Defaults to 16.
-        in_channels (int): Number of image channels. Defaults to 3.
     """
 
     def __init__(
         self,
+        patch_size: int,
+        in_channels: int,
         loss: dict = dict(type='PixelReconstructionLoss', criterion='L2'),
         norm_pix: bool = True,
-        patch_size: int = 16,
-        in_channels: int = 3,
     ) -> None:
         super().__init__(loss, norm_pix, patch_size, in_channels)
 
@@ -66,14 +67,15 @@ class ConvMAEPretrainHead(MAEPretrainHead):
         Returns:
             Tensor: The loss, a scalar.
         """
-        target = gather_tiles(self.construct_target(target), mask.ids_predict)  # (B, M, P)
+        ids = mask.ids_predict[..., None]
+        target = self.construct_target(target).take_along_dim(ids, 1)  # (B, M, P)
         if mask.is_block_wise:
             return self.loss_module(pred, target)
         # Only the removed cells of each patch count.
         removed = mask.removed.unsqueeze(1)  # (B, 1, rows * s, columns * s)
         scale = self.patch_size * mask.grid[0] // removed.shape[2]
         removed = removed.repeat_interleave(scale, 2).repeat_interleave(scale, 3)  # (B, 1, H, W)
-        weights = gather_tiles(self.patchify(removed.expand(-1, self.in_channels, -1, -1)), mask.ids_predict)
+        weights = self.patchify(removed.expand(-1, self.in_channels, -1, -1)).take_along_dim(ids, 1)
         return self.loss_module(pred.flatten(), target.flatten(), weights.flatten().to(target.dtype))
 
     def reconstruct(self, pred: Tensor, imgs: Tensor, grid: tuple[int, int]) -> Tensor:

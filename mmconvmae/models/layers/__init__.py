@@ -1,26 +1,34 @@
-from .attention import DecomposedRelativePosition, RelativePositionBias, TransformerBlock, WindowAttention
+from .attention import WindowAttention
+from .capture import captures_graph
 from .conv_block import ConvBlock
 from .grid_embedding import GridEmbedding
-from .padding import unpadded_sizes
-from .patch_embed import PatchConv2d, PatchEmbed, cut_tiles, gather_tiles, join_tiles
-from .position_embedding import PositionEmbedding, sincos_position_embedding
+from .multi_scale_fusion import MultiScaleFusion
+from .patch_embed import PatchConv2d, PatchEmbed, cut_tiles, join_tiles
+from .position_embedding import PositionEmbedding, SinCosPositionEmbedding, sincos_position_embedding
+from .relative_position import DecomposedRelativePosition, RelativePositionBias
+from .stage import ConvStage, Stage, TransformerStage
 from .tile_conv import DepthwiseConv2d, TileIndex
+from .transformer_block import TransformerBlock
 
 __all__ = [
     'ConvBlock',
+    'ConvStage',
     'DecomposedRelativePosition',
     'DepthwiseConv2d',
     'GridEmbedding',
+    'MultiScaleFusion',
     'PatchConv2d',
     'PatchEmbed',
     'PositionEmbedding',
     'RelativePositionBias',
+    'SinCosPositionEmbedding',
+    'Stage',
     'TileIndex',
     'TransformerBlock',
+    'TransformerStage',
     'WindowAttention',
+    'captures_graph',
     'cut_tiles',
-    'gather_tiles',
     'join_tiles',
     'sincos_position_embedding',
-    'unpadded_sizes',
 ]

@@ -2,17 +2,19 @@ import math
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from .capture import captures_graph
 
 
 class GridEmbedding(BaseModule):
     """A parameter with a vector for each cell of a grid, which serves every other grid by resizing.
 
-    While nothing is trained, what was resized is kept for the last few grids. A checkpoint made on another grid is
-    resized when it is loaded.
+    A checkpoint made on another grid is resized when it is loaded.
 
     Args:
         weight (Tensor): Initial values, shape (\\*, rows * columns, C), row-major.
@@ -20,16 +22,12 @@ class GridEmbedding(BaseModule):
         mode (str): How it is resized, a mode of ``torch.nn.functional.interpolate``. Defaults to 'bicubic'.
     """
 
-    # For how many grids the result is kept.
-    KEPT_GRIDS = 8
-
     def __init__(self, weight: Tensor, grid: tuple[int, int], mode: str = 'bicubic') -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.grid = grid
         self.mode = mode
-        self._kept: dict[tuple, Tensor] = {}
-        self._register_load_state_dict_pre_hook(self._resize_loaded)
+        self.register_load_state_dict_pre_hook(_resize_loaded)
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
         """Give the vectors for a grid.
@@ -40,56 +38,49 @@ class GridEmbedding(BaseModule):
         Returns:
             Tensor: Shape (\\*, rows * columns, C), row-major.
         """
-        if (torch.is_grad_enabled() and self.weight.requires_grad) or torch.compiler.is_compiling():
-            return self.compute(grid)
-        dtype = in_autocast_type(self.weight[:0]).dtype
-        key = (grid, self.weight.device, self.weight.dtype, dtype, self.weight._version)
-        if key not in self._kept:
-            if len(self._kept) == self.KEPT_GRIDS:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[key] = self.compute(grid)
-        return self._kept[key]
+        # In an exported graph a size may be a symbol, which a plain comparison would bind to the usual grid.
+        is_usual = all(statically_known_true(edge == usual) for edge, usual in zip(grid, self.grid))
+        return self.weight if is_usual else self.resize(self.weight, self.grid, grid)
 
-    def compute(self, grid: tuple[int, int]) -> Tensor:
-        """Make what :meth:`forward` gives and keeps."""
-        return self.weight if grid == self.grid else self._resize(self.weight, self.grid, grid)
+    def resize(self, weight: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        """Fit vectors to another grid.
 
-    def train(self, mode: bool = True) -> 'GridEmbedding':
-        """Set the training mode and forget what was resized.
+        Args:
+            weight (Tensor): Shape (\\*, rows * columns, C), row-major, with no leading axis or one of length 1.
+            old (tuple[int, int]): Rows and columns.
+            new (tuple[int, int]): Rows and columns wanted.
 
-        Whatever exchanges weights between training and evaluation, such as mmengine's EMAHook, may leave no trace in
-        their version.
+        Returns:
+            Tensor: Shape (\\*, new rows * new columns, C), row-major, in the type of ``weight``.
         """
-        self._kept.clear()
-        return super().train(mode)
+        maps = weight.reshape(1, *old, weight.shape[-1]).permute(0, 3, 1, 2)  # (1, C, rows, columns)
+        maps = F.interpolate(maps.float(), size=new, mode=self.mode, align_corners=False)
+        return maps.permute(0, 2, 3, 1).reshape(*weight.shape[:-2], new[0] * new[1], weight.shape[-1]).to(weight.dtype)
 
-    def _resize(self, weight: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-        flat = weight.reshape(1, *weight.shape[-2:])
-        return resize_pos_embed(flat, old, new, self.mode, num_extra_tokens=0).reshape(
-            *weight.shape[:-2], -1, weight.shape[-1]
-        )
 
-    def _resize_loaded(self, state_dict: dict, prefix: str, *args) -> None:
-        """Fit the vectors of a checkpoint to this grid."""
-        name = f'{prefix}weight'
-        if name not in state_dict or state_dict[name].shape == self.weight.shape:
-            return
-        loaded = state_dict[name]
-        if loaded.dim() != self.weight.dim() or loaded.shape[-1] != self.weight.shape[-1]:
-            return  # the shape check of loading reports it
-        length = loaded.shape[-2]
-        # What a checkpoint has in two dimensions is taken to be square.
-        grid = (length, 1) if self.grid[1] == 1 else (math.isqrt(length),) * 2
-        if math.prod(grid) != length:
-            return
-        MMLogger.get_current_instance().info(
-            f'Resize {name} from {grid[0]} x {grid[1]} to {self.grid[0]} x {self.grid[1]}.'
-        )
-        state_dict[name] = self._resize(loaded, grid, self.grid)
+def _resize_loaded(module: GridEmbedding, state_dict: dict, prefix: str, *args) -> None:
+    """Fit the vectors of a checkpoint to the grid of a module that is about to load them."""
+    name, own = f'{prefix}weight', module.weight
+    loaded = state_dict.get(name, own)
+    if loaded.shape == own.shape:
+        return
+    if loaded.dim() != own.dim() or loaded.shape[-1] != own.shape[-1]:
+        return  # the shape check of loading reports it
+    length = loaded.shape[-2]
+    # What a checkpoint has in two dimensions is taken to be square.
+    grid = (length, 1) if module.grid[1] == 1 else (math.isqrt(length),) * 2
+    if math.prod(grid) != length:
+        return
+    MMLogger.get_current_instance().info(
+        f'Resize {name} from {grid[0]} x {grid[1]} to {module.grid[0]} x {module.grid[1]}.'
+    )
+    state_dict[name] = module.resize(loaded, grid, module.grid)
 
 
 def in_autocast_type(x: Tensor) -> Tensor:
     """Cast a tensor as autocast would cast it where it is used, before it is made larger."""
+    if captures_graph():  # autocast is in the graph
+        return x
     if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x

@@ -1,4 +1,3 @@
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -103,17 +102,3 @@ def join_tiles(tiles: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     x = tiles.unflatten(1, grid).transpose(2, 3)  # (B, rows, size, columns, size, C)
     return x.flatten(3, 4).flatten(1, 2)
-
-
-def gather_tiles(x: Tensor, ids: Tensor) -> Tensor:
-    """Take some tiles, or tokens, of each image.
-
-    Args:
-        x (Tensor): Shape (B, L, \\*).
-        ids (Tensor): Indices into L, shape (B, N), int64.
-
-    Returns:
-        Tensor: Shape (B, N, \\*).
-    """
-    index = ids.view(*ids.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
-    return torch.gather(x, 1, index)

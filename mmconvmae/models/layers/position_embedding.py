@@ -32,24 +32,34 @@ def sincos_position_embedding(grid: tuple[int, int], embed_dims: int) -> Tensor:
 
 
 class PositionEmbedding(GridEmbedding):
-    """A position embedding for a grid of tokens that serves every other grid by resizing.
+    """A learnable position embedding for a grid of tokens, resized bicubically for every other grid.
 
     Args:
         grid (tuple[int, int]): Rows and columns of tokens of the usual input.
         embed_dims (int): Number of channels.
-        learnable (bool): Whether it is trained; if not, it is the fixed sine-cosine embedding.
-        mode (str): How it is resized, a mode of ``torch.nn.functional.interpolate``. Defaults to 'bicubic'.
     """
 
-    def __init__(self, grid: tuple[int, int], embed_dims: int, learnable: bool, mode: str = 'bicubic') -> None:
-        weight = (
-            torch.zeros(1, grid[0] * grid[1], embed_dims) if learnable else sincos_position_embedding(grid, embed_dims)
-        )
-        super().__init__(weight, grid, mode)
-        self.weight.requires_grad_(learnable)
+    def __init__(self, grid: tuple[int, int], embed_dims: int) -> None:
+        super().__init__(torch.zeros(1, grid[0] * grid[1], embed_dims), grid)
 
     def init_weights(self) -> None:
-        """Initialise a learnable embedding with a truncated normal of deviation 0.02; a fixed one stays."""
+        """Initialise with a truncated normal of deviation 0.02."""
         super().init_weights()
-        if self.weight.requires_grad:
-            trunc_normal_(self.weight, std=0.02)
+        trunc_normal_(self.weight, std=0.02)
+
+
+class SinCosPositionEmbedding(GridEmbedding):
+    """The fixed position embedding of pretraining: :func:`sincos_position_embedding` of whatever grid there is.
+
+    Args:
+        grid (tuple[int, int]): Rows and columns of tokens of the usual input, whose embedding is kept.
+        embed_dims (int): Number of channels, divisible by 4.
+    """
+
+    def __init__(self, grid: tuple[int, int], embed_dims: int) -> None:
+        super().__init__(sincos_position_embedding(grid, embed_dims), grid)
+        self.weight.requires_grad_(False)
+
+    def resize(self, weight: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+        """Make the embedding of another grid, of which that of the old one says nothing but its type."""
+        return sincos_position_embedding(new, weight.shape[-1]).to(weight)

@@ -119,9 +119,14 @@ class DepthwiseConv2d(nn.Conv2d):
     Args:
         channels (int): Number of channels.
         kernel_size (int): Edge of the kernel, odd.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even.
     """
 
     def __init__(self, channels: int, kernel_size: int) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f'`kernel_size` is {kernel_size}; the depthwise kernel needs an odd edge.')
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
     def forward(self, x: Tensor, tiles: TileIndex | None = None) -> Tensor:

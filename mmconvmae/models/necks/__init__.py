@@ -1,4 +1,4 @@
-from .convmae_pretrain_decoder import ConvMAEPretrainDecoder, MultiScaleFusion
+from .convmae_pretrain_decoder import ConvMAEPretrainDecoder
 from .simple_feature_pyramid import SimpleFeaturePyramid
 
-__all__ = ['ConvMAEPretrainDecoder', 'MultiScaleFusion', 'SimpleFeaturePyramid']
+__all__ = ['ConvMAEPretrainDecoder', 'SimpleFeaturePyramid']

@@ -1,4 +1,7 @@
+from collections.abc import Sequence
+
 import torch
+import torch.nn as nn
 from mmpretrain.models.selfsup import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor
@@ -15,16 +18,44 @@ class ConvMAE(BaseSelfSupervisor):
     An implementation of `MCMAE: Masked Convolution Meets Masked Autoencoders <https://arxiv.org/abs/2205.03892>`_.
     ``extract_feat`` gives the backbone's features of whole images.
 
+    Neck and head follow the backbone: its widths, patch sizes, image size and channels are read off it.
+
     Args:
+        backbone (dict | nn.Module): Config of a :class:`ConvMAEViT`, or one.
+        neck (dict | nn.Module, optional): Config of the neck, a :class:`ConvMAEPretrainDecoder` or another that takes
+            ``encoder_dims``, ``patch_sizes``, ``img_size`` and ``in_channels``. Defaults to None.
+        head (dict | nn.Module, optional): Config of the head, a :class:`ConvMAEPretrainHead` or another that takes
+            ``patch_size`` and ``in_channels``. Defaults to None.
         mask_generator (dict): Config of the mask generator. Defaults to
             ``dict(type='mmconvmae.ConvMAEMaskGenerator')``.
-        **kwargs: Arguments of mmpretrain's ``BaseSelfSupervisor``: ``backbone`` (:class:`ConvMAEViT`), ``neck``
-            (:class:`ConvMAEPretrainDecoder`), ``head`` (:class:`ConvMAEPretrainHead`), ``data_preprocessor``,
-            ``init_cfg``.
+        **kwargs: Arguments of mmpretrain's ``BaseSelfSupervisor``: ``data_preprocessor``, ``pretrained``, ``init_cfg``.
+
+    Raises:
+        ValueError: If the config of neck or head contradicts the backbone.
     """
 
-    def __init__(self, *args, mask_generator: dict = dict(type='mmconvmae.ConvMAEMaskGenerator'), **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        neck: dict | nn.Module | None = None,
+        head: dict | nn.Module | None = None,
+        mask_generator: dict = dict(type='mmconvmae.ConvMAEMaskGenerator'),
+        **kwargs,
+    ) -> None:
+        if isinstance(backbone, dict):
+            backbone = MODELS.build(backbone)
+        if isinstance(neck, dict):
+            neck = _follow(
+                neck,
+                'neck',
+                encoder_dims=backbone.embed_dims,
+                patch_sizes=backbone.patch_sizes,
+                img_size=backbone.img_size,
+                in_channels=backbone.in_channels,
+            )
+        if isinstance(head, dict):
+            head = _follow(head, 'head', patch_size=backbone.stride, in_channels=backbone.in_channels)
+        super().__init__(backbone, neck, head, **kwargs)
         self.mask_generator = TASK_UTILS.build(mask_generator)
 
     def generate_mask(self, inputs: Tensor) -> ConvMAEMask:
@@ -72,3 +103,17 @@ class ConvMAE(BaseSelfSupervisor):
         scale = images.shape[-1] // mask.removed.shape[-1]
         removed = mask.removed.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         return images, removed.unsqueeze(1)
+
+
+def _follow(config: dict, part: str, **facts) -> dict:
+    """Add to the config of a part what it takes from the backbone, and refuse what contradicts that."""
+    for name, fact in facts.items():
+        given = config.get(name, fact)
+        if isinstance(fact, tuple):
+            given = tuple(given) if isinstance(given, Sequence) else (given,) * len(fact)
+        if given != fact:
+            raise ValueError(
+                f'`{name}` of the {part} is {config[name]}, and that of the backbone says {fact}; leave it out, since '
+                f'the {part} follows the backbone, or change the backbone.'
+            )
+    return dict(config, **facts)

@@ -58,7 +58,7 @@ def test_out_types(small_arch, build, model):
 
 def test_equals_the_authors_classifier(golden, build):
     outputs = golden('official_tiny_finetune_outputs.npz')
-    official = torch.load(golden('official_tiny_finetune.pth'), weights_only=False)['model']
+    official = torch.load(golden('official_tiny_finetune.pth'), weights_only=True)['model']
     arch = dict(embed_dims=(32, 48, 96), depths=(1, 2, 2), num_heads=4, mlp_ratios=(4, 4, 4))
     config = dict(
         type='mmpretrain.ImageClassifier',
@@ -106,21 +106,20 @@ def test_frozen_stages(small_arch, build, frozen_stages):
     model.train()
     for i in range(3):
         frozen = i < frozen_stages
-        for module in (model.patch_embeds[i], model.stages[i]):
-            assert all(parameter.requires_grad != frozen for parameter in module.parameters())
-            assert all(part.training != frozen for part in module.modules())
-    others = [*model.pos_embed.parameters(), *model.token_embed.parameters(), *model.norm2.parameters()]
-    assert all(parameter.requires_grad == (frozen_stages < 3) for parameter in others)
+        assert all(parameter.requires_grad != frozen for parameter in model.stages[i].parameters())
+        assert all(part.training != frozen for part in model.stages[i].modules())
+    assert all(parameter.requires_grad == (frozen_stages < 3) for parameter in model.norm2.parameters())
 
 
 def rel_pos_bias(model, block, window):
     """What a block adds to its scores, from its parameters' definition."""
-    attention = model.stages[2][block].attn
-    kind = 'window' if attention.window_size else 'global'
+    stage = model.stages[2]
+    attention = stage.blocks[block].attn
     if hasattr(attention.rel_pos, 'rows'):
         rows, columns = attention.rel_pos.rows.weight, attention.rel_pos.columns.weight
         return lambda head: lambda q, dy, dx: q @ rows[dy + window[0] - 1] + q @ columns[dx + window[1] - 1]
-    table = attention.rel_pos if attention.rel_pos is not None else model.shared_rel_pos[kind]
+    shared = stage.window_rel_pos if attention.window_size else stage.global_rel_pos
+    table = shared if attention.rel_pos is None else attention.rel_pos
     row = lambda dy, dx: (dy + window[0] - 1) * (2 * window[1] - 1) + dx + window[1] - 1  # noqa: E731
     return lambda head: lambda q, dy, dx: table.weight[row(dy, dx), head]
 
@@ -190,43 +189,10 @@ def test_fourth_level(small_arch, build):
         torch.testing.assert_close(level[:, :, y, x], torch.nn.functional.gelu(value), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('rel_pos', ['shared', 'decomposed'])
-def test_an_image_has_the_same_features_alone_and_in_a_padded_batch(small_arch, build, rel_pos):
-    model = build(
-        dict(
-            type='mmconvmae.ConvViT',
-            arch=small_arch,
-            img_size=96,
-            window_size=2,
-            global_attn_indexes=(1,),
-            rel_pos=rel_pos,
-            fourth_level='max_pool',
-            out_type='featmap',
-            out_indices=(0, 1, 2, 3),
-            pad_value=0.0,
-        )
-    ).eval()
-    sizes = [(64, 96), (96, 64), (64, 96), (32, 32)]
-    images = [torch.randn(1, 3, *size) for size in sizes]
-    batch = torch.zeros(4, 3, 128, 96)
-    for padded, image in zip(batch, images):
-        padded[:, : image.shape[2], : image.shape[3]] = image[0]
-    together = model(batch)
-    for i, image in enumerate(images):
-        for alone, padded in zip(model(image), together):
-            height, width = alone.shape[2:]
-            torch.testing.assert_close(padded[i : i + 1, :, :height, :width], alone, rtol=1e-5, atol=1e-6)
-            assert not padded[i, :, height:].any() and not padded[i, :, :, width:].any()
-    gradients = torch.autograd.grad(sum(x.square().sum() for x in together), list(model.parameters()))
-    alone = [sum(x.square().sum() for x in model(image)) for image in images]
-    for ours, expected in zip(gradients, torch.autograd.grad(sum(alone), list(model.parameters()))):
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
-
-
 def test_drop_path_rises_over_all_blocks():
     model = ConvViT('base', drop_path_rate=0.14)
-    rates = [block.drop_path.drop_prob for stage in model.stages[:2] for block in stage]
-    rates += [block.attn.out_drop.drop_prob for block in model.stages[2]]
+    rates = [block.drop_path.drop_prob for stage in model.stages[:2] for block in stage.blocks]
+    rates += [block.attn.out_drop.drop_prob for block in model.stages[2].blocks]
     assert rates == pytest.approx([0.01 * i for i in range(15)])
 
 
@@ -255,8 +221,8 @@ def test_image_that_the_stride_does_not_divide(model):
         (dict(out_type='cls_token'), "`out_type` is 'cls_token'; choose one of raw, featmap, avg_featmap"),
         (dict(out_indices=(0, 3)), 'the stages are 0, 1 and 2'),
         (dict(kernel_size=4), 'needs an odd edge'),
-        (dict(patch_sizes=(4, 4)), 'one size for each of the three stages'),
-        (dict(frozen_stages=4), 'there are 3 stages'),
+        (dict(patch_sizes=(4, 4)), 'one value for each of the three stages'),
+        (dict(frozen_stages=4), '`frozen_stages` is 4; choose one of -1, 0, 1, 2, 3'),
         (dict(img_size=100), 'The image is 100 x 100 pixels'),
         (dict(rel_pos='table'), "`rel_pos` is 'table'; choose one of None, shared, per_block, decomposed"),
         (dict(fourth_level='avg_pool'), "`fourth_level` is 'avg_pool'; choose one of None, max_pool, conv"),
@@ -275,7 +241,7 @@ def test_wrong_arguments(small_arch, change, message):
     [
         (
             dict(embed_dims=(8, 24, 32)),
-            r'patch_embeds\.0\.projection\.weight is \(16, 3, 4, 4\) in it and \(8, 3, 4, 4\)',
+            r'stages\.0\.patch_embed\.projection\.weight is \(16, 3, 4, 4\) in it and \(8, 3, 4, 4\)',
         ),
         (dict(depths=(1, 2, 3)), 'stage 3 has 2 blocks in it and 3 in this model'),
         (dict(depths=(1, 1, 2)), 'stage 2 has 2 blocks in it and 1 in this model'),
@@ -288,7 +254,7 @@ def test_checkpoint_of_another_architecture(small_arch, model, change, message):
 
 
 def test_checkpoint_that_matches_nothing(golden, model):
-    official = torch.load(golden('official_tiny_pretrain.pth'), weights_only=False)['model']
+    official = torch.load(golden('official_tiny_pretrain.pth'), weights_only=True)['model']
     with pytest.raises(ValueError, match="holds nothing of this ConvViT: its names are like 'pos_embed'"):
         model.load_state_dict(official, strict=False)
 

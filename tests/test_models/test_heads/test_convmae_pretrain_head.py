@@ -10,7 +10,7 @@ def images():
 
 
 def test_patches_are_row_by_row_and_channels_last(images):
-    head = ConvMAEPretrainHead()
+    head = ConvMAEPretrainHead(16, 3)
     patches = head.patchify(images)
     assert patches.shape == (2, 6, 768)
     row, column, channel = 5, 9, 2
@@ -20,7 +20,7 @@ def test_patches_are_row_by_row_and_channels_last(images):
 
 @pytest.mark.parametrize('norm_pix', [False, True])
 def test_loss_counts_removed_patches_only(images, norm_pix):
-    head = ConvMAEPretrainHead(norm_pix=norm_pix)
+    head = ConvMAEPretrainHead(16, 3, norm_pix=norm_pix)
     mask = ConvMAEMaskGenerator(0.5)(2, (2, 3))
     pred = torch.randn(2, 3, 768)
     losses = []
@@ -35,7 +35,7 @@ def test_loss_counts_removed_patches_only(images, norm_pix):
 
 
 def test_loss_counts_removed_cells_only(images):
-    head = ConvMAEPretrainHead(norm_pix=False)
+    head = ConvMAEPretrainHead(16, 3, norm_pix=False)
     mask = ConvMAEMaskGenerator(0.75, cells_per_edge=4)(2, (2, 3))
     pred = torch.randn(2, 6, 768)
     error = (head.unpatchify(pred, (2, 3)) - images).square()
@@ -45,5 +45,5 @@ def test_loss_counts_removed_cells_only(images):
 
 @pytest.mark.parametrize('norm_pix', [False, True])
 def test_perfect_prediction_reconstructs_the_image(images, norm_pix):
-    head = ConvMAEPretrainHead(norm_pix=norm_pix)
+    head = ConvMAEPretrainHead(16, 3, norm_pix=norm_pix)
     torch.testing.assert_close(head.reconstruct(head.construct_target(images), images, (2, 3)), images)

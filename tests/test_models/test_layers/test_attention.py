@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from reference import window_attention
@@ -99,3 +101,42 @@ def test_layer_scale_multiplies_both_branches():
     plain.load_state_dict(block.state_dict(), strict=False)
     torch.testing.assert_close(plain.attn(x, (2, 3)) * block.attn.gamma1.weight, block.attn(x, (2, 3)))
     torch.testing.assert_close(out, y + block.ffn.gamma2.weight * plain.ffn.layers(plain.ln2(y)))
+
+
+@pytest.fixture
+def table():
+    return randomise(RelativePositionBias((3, 3), HEADS)).float()
+
+
+def test_bias_is_kept_while_nothing_is_trained(table):
+    with torch.no_grad():
+        kept = table((3, 3)).bias
+        assert table((3, 3)).bias is kept
+        assert table((2, 4)).bias is not kept  # one at a time: at 64 x 64 tokens it has 0.8 GB
+        assert table((3, 3)).bias is not kept
+        with torch.autocast('cpu', torch.bfloat16):
+            assert table((3, 3)).bias.dtype == torch.bfloat16
+        assert table((3, 3)).bias.dtype == torch.float32
+    assert table((3, 3)).bias.requires_grad
+
+
+@pytest.mark.parametrize('change', ['in_place', 'load', 'without_a_trace', 'type', 'copy'])
+def test_no_old_bias_is_given(table, change):
+    with torch.no_grad():
+        old = table((3, 3)).bias.clone()
+        if change == 'in_place':
+            table.weight.add_(1)
+        elif change == 'load':
+            table.load_state_dict({'weight': table.weight + 1})
+        elif change == 'without_a_trace':
+            table.weight.data.add_(1)  # as mmengine's EMAHook does before it calls eval()
+            table.eval()
+        elif change == 'copy':
+            table = copy.deepcopy(table)
+            table.weight.add_(1)
+        else:
+            table.double()
+        new = table((3, 3)).bias
+        expected = old.double() if change == 'type' else old + 1
+        assert new.dtype == expected.dtype
+        torch.testing.assert_close(new, expected)

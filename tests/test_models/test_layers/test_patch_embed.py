@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmconvmae.models.layers import PatchConv2d, cut_tiles, gather_tiles, join_tiles
+from mmconvmae.models.layers import PatchConv2d, cut_tiles, join_tiles
 
 
 @pytest.mark.parametrize('kernel_size', [1, 2, 4])
@@ -25,9 +25,3 @@ def test_cut_tiles_takes_tiles_row_by_row():
     assert tiles.shape == (2, 6, 3, 3, 5)
     torch.testing.assert_close(tiles[:, 4], x[:, 3:6, 3:6])
     torch.testing.assert_close(join_tiles(tiles, (2, 3)), x)
-
-
-def test_gather_tiles_picks_for_each_image():
-    x = torch.randn(2, 4, 3)
-    picked = gather_tiles(x, torch.tensor([[3, 0], [1, 1]]))
-    torch.testing.assert_close(picked, torch.stack([x[0, [3, 0]], x[1, [1, 1]]]))

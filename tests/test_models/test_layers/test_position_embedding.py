@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmconvmae.models.layers import PositionEmbedding, sincos_position_embedding
+from mmconvmae.models.layers import PositionEmbedding, SinCosPositionEmbedding, sincos_position_embedding
 
 
 def test_first_half_encodes_the_column_and_second_the_row():
@@ -21,13 +21,13 @@ def test_width_not_divisible_by_four():
 
 
 def test_equals_the_authors(golden):
-    checkpoint = torch.load(golden('official_tiny_pretrain.pth'), weights_only=False)['model']
+    checkpoint = torch.load(golden('official_tiny_pretrain.pth'), weights_only=True)['model']
     assert torch.equal(sincos_position_embedding((14, 14), 96), checkpoint['pos_embed'])
     assert torch.equal(sincos_position_embedding((14, 14), 64), checkpoint['decoder_pos_embed'])
 
 
 def test_other_grids_are_bicubic():
-    embedding = PositionEmbedding((4, 4), 8, learnable=True)
+    embedding = PositionEmbedding((4, 4), 8)
     embedding.init_weights()
     maps = embedding.weight.view(1, 4, 4, 8).permute(0, 3, 1, 2)
     expected = F.interpolate(maps, (6, 3), mode='bicubic', align_corners=False).flatten(2).transpose(1, 2)
@@ -36,8 +36,8 @@ def test_other_grids_are_bicubic():
 
 
 def test_checkpoint_of_another_grid_is_resized():
-    small, large = (PositionEmbedding((n, n + 2), 8, learnable=True) for n in (4, 6))
-    square = PositionEmbedding((5, 5), 8, learnable=True)
+    small, large = (PositionEmbedding((n, n + 2), 8) for n in (4, 6))
+    square = PositionEmbedding((5, 5), 8)
     square.init_weights()
     for embedding in (small, large):
         embedding.load_state_dict(square.state_dict())
@@ -46,6 +46,14 @@ def test_checkpoint_of_another_grid_is_resized():
 
 def test_checkpoint_of_another_width_is_refused():
     with pytest.raises(RuntimeError, match='size mismatch'):
-        PositionEmbedding((4, 4), 8, learnable=True).load_state_dict(
-            PositionEmbedding((5, 5), 16, learnable=True).state_dict()
-        )
+        PositionEmbedding((4, 4), 8).load_state_dict(PositionEmbedding((5, 5), 16).state_dict())
+
+
+def test_a_fixed_embedding_is_exact_on_every_grid():
+    """Where images or a checkpoint have another size it is made anew and not resized."""
+    embedding, other = SinCosPositionEmbedding((4, 4), 16), SinCosPositionEmbedding((3, 5), 16)
+    assert not embedding.weight.requires_grad
+    assert torch.equal(embedding((3, 5)), other.weight)
+    other.load_state_dict(embedding.state_dict())
+    assert torch.equal(other.weight, sincos_position_embedding((3, 5), 16))
+    assert embedding.double()((3, 5)).dtype == torch.float64

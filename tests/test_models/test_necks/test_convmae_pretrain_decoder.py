@@ -1,13 +1,16 @@
 import pytest
 import torch
 
-from mmconvmae.models import ConvMAEMaskGenerator, ConvMAEPretrainDecoder, MultiScaleFusion
+from mmconvmae.models import ConvMAEMaskGenerator, ConvMAEPretrainDecoder
+from mmconvmae.models.layers import MultiScaleFusion
+
+ENCODER = dict(encoder_dims=(8, 12, 16), patch_sizes=(4, 2, 2), img_size=64, in_channels=3)
 
 
 @pytest.fixture
 def decoder():
     torch.manual_seed(0)
-    return ConvMAEPretrainDecoder((8, 12, 16), img_size=64, embed_dims=16, depth=1, num_heads=2).eval()
+    return ConvMAEPretrainDecoder(**ENCODER, embed_dims=16, depth=1, num_heads=2).eval()
 
 
 def make_feats(num_tokens):
@@ -24,14 +27,14 @@ def test_prediction_of_removed_patches_is_part_of_all(decoder):
 
 
 def test_single_scale_uses_stage_three_alone():
-    fusion = MultiScaleFusion((8, 12, 16), multi_scale=False)
+    fusion = MultiScaleFusion((8, 12, 16), (4, 2, 2), multi_scale=False)
     feats = make_feats(4)
     assert [name for name, _ in fusion.named_parameters()] == ['norm.weight', 'norm.bias']
     torch.testing.assert_close(fusion(feats), torch.nn.functional.layer_norm(feats[2], (16,), eps=1e-6))
 
 
 def test_scales_are_added_after_convolutions():
-    fusion = MultiScaleFusion((8, 12, 16))
+    fusion = MultiScaleFusion((8, 12, 16), (4, 2, 2))
     stage1, stage2, tokens = feats = make_feats(4)
     for projection, tiles in zip(fusion.projections, (stage1, stage2)):
         flat = tiles.flatten(0, 1).permute(0, 3, 1, 2)  # each tile an image, to become one position
@@ -41,9 +44,9 @@ def test_scales_are_added_after_convolutions():
 
 def test_heads_that_do_not_divide_the_width():
     with pytest.raises(ValueError, match='decoder width of 512 is not divisible by its 10 heads'):
-        ConvMAEPretrainDecoder(num_heads=10)
+        ConvMAEPretrainDecoder(**ENCODER, num_heads=10)
 
 
 def test_decoder_without_blocks():
     with pytest.raises(ValueError, match='The decoder has 0 blocks; set `depth`'):
-        ConvMAEPretrainDecoder(depth=0)
+        ConvMAEPretrainDecoder(**ENCODER, depth=0)

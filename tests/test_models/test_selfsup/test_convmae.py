@@ -1,12 +1,16 @@
 import copy
+import re
 
 import pytest
 import torch
+from helpers import ROOT
+from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from reference import pretrain_loss
 
 from mmconvmae.checkpoint import from_official, to_official
 from mmconvmae.models import ConvMAEMaskGenerator
+from mmconvmae.models.layers import sincos_position_embedding
 from mmconvmae.registry import MODELS
 
 
@@ -25,7 +29,6 @@ def loss_and_grads(model, images, noise):
 def test_loss_and_gradients_equal_reference(small_config, build, conv_mode, ratio, kernel_size):
     size = (48, 64)
     small_config['backbone'].update(img_size=size, conv_mode=conv_mode, kernel_size=kernel_size)
-    small_config['neck']['img_size'] = size
     small_config['mask_generator'] = dict(type='mmconvmae.ConvMAEMaskGenerator', mask_ratio=ratio)
     model = build(small_config).double()
     images, noise = torch.randn(2, 3, *size).double(), torch.rand(2, 12)
@@ -41,14 +44,13 @@ def test_loss_and_gradients_equal_reference(small_config, build, conv_mode, rati
 @pytest.mark.parametrize('conv_mode', ['visible', 'masked'])
 def test_equals_the_authors(golden, conv_mode):
     outputs = golden('official_tiny_pretrain_outputs.npz')
-    official = torch.load(golden('official_tiny_pretrain.pth'), weights_only=False)['model']
-    widths = (32, 48, 96)
-    arch = dict(embed_dims=widths, depths=(1, 2, 2), num_heads=4, mlp_ratios=(4, 4, 4))
+    official = torch.load(golden('official_tiny_pretrain.pth'), weights_only=True)['model']
+    arch = dict(embed_dims=(32, 48, 96), depths=(1, 2, 2), num_heads=4, mlp_ratios=(4, 4, 4))
     model = MODELS.build(
         dict(
             type='mmconvmae.ConvMAE',
             backbone=dict(type='mmconvmae.ConvMAEViT', arch=arch, conv_mode=conv_mode),
-            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', in_channels=widths, embed_dims=64, depth=2, num_heads=4),
+            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', embed_dims=64, depth=2, num_heads=4),
             head=dict(type='mmconvmae.ConvMAEPretrainHead'),
         )
     )
@@ -60,7 +62,7 @@ def test_equals_the_authors(golden, conv_mode):
     mask = model.mask_generator.from_noise(outputs['noise'], (14, 14))
     with torch.no_grad():
         feats = model.backbone(outputs['imgs'], mask)
-        close(model.neck.fuse(feats), outputs['latent'], 1e-5)
+        close(model.neck.fusion(feats), outputs['latent'], 1e-5)
         close(model.neck(feats, mask, all_patches=True), outputs['pred'], 1e-5)
         model.head.norm_pix = False
         close(model.head.loss(model.neck(feats, mask), outputs['imgs'], mask), outputs['loss_pix'], 1e-5)
@@ -158,6 +160,82 @@ def test_parameters_of_base():
                 head=dict(type='mmconvmae.ConvMAEPretrainHead'),
             )
         )
-        encoder = [model.backbone, model.neck.projections, model.neck.norm]
+        encoder = [model.backbone, model.neck.fusion]
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(115.04, abs=0.005)
     assert sum(p.numel() for part in encoder for p in part.parameters()) / 1e6 == pytest.approx(88.93, abs=0.005)
+
+
+@pytest.mark.parametrize('arch', ['tiny', 'small', 'base'])
+@pytest.mark.parametrize('img_size', [224, (96, 160)])
+@pytest.mark.parametrize('in_channels', [1, 3, 4])
+@pytest.mark.parametrize('patch_sizes', [(4, 2, 2), (2, 2, 2)])
+def test_neck_and_head_follow_the_backbone(arch, img_size, in_channels, patch_sizes):
+    """Each setting is given once, to the backbone of the base config."""
+    settings = dict(arch=arch, img_size=img_size, in_channels=in_channels, patch_sizes=patch_sizes)
+    config = Config.fromfile(ROOT / 'configs/_base_/models/convmae_convvit-base-p16.py')
+    config.model.backbone.update(settings)
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+        height, width = img_size if isinstance(img_size, tuple) else (img_size, img_size)
+        model.loss(torch.randn(2, in_channels, height, width), None)['loss'].backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    edge = 16 if patch_sizes == (4, 2, 2) else 8
+    assert model.neck.decoder_pred.out_features == edge * edge * in_channels
+    neck = MODELS.build(dict(config.model, backbone=dict(config.model.backbone, arch='tiny'))).neck
+    embedding = sincos_position_embedding((height // edge, width // edge), 512)
+    assert torch.equal(neck.decoder_pos_embed.weight, embedding)
+    assert neck.decoder_pos_embed((height // edge, width // edge)) is neck.decoder_pos_embed.weight
+
+
+def test_images_of_another_size_have_their_own_embedding(small_config, build):
+    """As if the size of the backbone were theirs: nothing is resized in pretraining."""
+    model, noise = build(small_config), torch.rand(2, 15)
+    small_config['backbone']['img_size'] = (48, 80)
+    other = build(small_config)
+    state_dict = {name: value for name, value in model.state_dict().items() if 'pos_embed' not in name}
+    other.load_state_dict(state_dict, strict=False)
+    images = torch.randn(2, 3, 48, 80)
+    torch.testing.assert_close(*(loss_and_grads(m, images, noise) for m in (model, other)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ('part', 'setting', 'message'),
+    [
+        ('neck', dict(encoder_dims=(16, 24, 48)), r'`encoder_dims` of the neck is \(16, 24, 48\), .* \(16, 24, 32\)'),
+        ('neck', dict(patch_sizes=(2, 2, 2)), r'`patch_sizes` of the neck is \(2, 2, 2\), .* says \(4, 2, 2\)'),
+        ('neck', dict(img_size=224), r'`img_size` of the neck is 224, .* says \(64, 64\)'),
+        ('neck', dict(in_channels=(16, 24, 32)), r'`in_channels` of the neck is \(16, 24, 32\), .* says 3'),
+        ('head', dict(patch_size=8), '`patch_size` of the head is 8, .* says 16'),
+        ('head', dict(in_channels=1), '`in_channels` of the head is 1, .* says 3'),
+    ],
+)
+def test_neck_or_head_that_contradicts_the_backbone(small_config, part, setting, message):
+    small_config[part].update(setting)
+    with pytest.raises(ValueError, match=f'{message}; leave it out, since the {part} follows the backbone'):
+        MODELS.build(small_config)
+
+
+def test_what_agrees_with_the_backbone_may_be_said_again(small_config):
+    small_config['neck'].update(encoder_dims=[16, 24, 32], patch_sizes=[4, 2, 2], img_size=64, in_channels=3)
+    small_config['head'].update(patch_size=16, in_channels=3)
+    MODELS.build(small_config)
+
+
+def test_images_with_other_channels(small_config, build):
+    with pytest.raises(ValueError, match='The images have 4 channels, and the backbone takes 3; set `in_channels`'):
+        build(small_config).loss(torch.randn(1, 4, 64, 64), None)
+
+
+def test_checkpoint_of_the_version_before(small_config, build):
+    """Names of version 0.1, as a whole model has them."""
+    model, other = build(small_config, seed=1), build(small_config, seed=2)
+    former = {}
+    for name, value in model.state_dict().items():
+        name = name.replace('neck.fusion.', 'neck.')
+        name = re.sub(r'stages\.(\d)\.patch_embed\.', r'patch_embeds.\1.', name)
+        name = re.sub(r'stages\.2\.(token_embed|pos_embed)\.', r'\1.', name)
+        former[re.sub(r'stages\.(\d)\.blocks\.', r'stages.\1.', name)] = value
+    assert 'backbone.patch_embeds.2.norm.bias' in former and 'backbone.stages.2.1.attn.qkv.weight' in former
+    other.load_state_dict(former)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name

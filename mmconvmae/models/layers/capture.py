@@ -1,0 +1,10 @@
+import torch
+
+
+def captures_graph() -> bool:
+    """Whether a graph is being captured, by ``torch.export``, ``torch.compile`` or ``torch.jit.trace``.
+
+    What is captured runs with other batches, sizes and weights later, so it may neither look at the batch size nor keep
+    what it has computed.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

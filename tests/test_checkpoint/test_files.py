@@ -1,0 +1,66 @@
+import argparse
+import os
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+
+from mmconvmae.checkpoint import read_state_dict, write_checkpoint
+
+
+def test_read_keeps_the_authors_arguments_harmless(tmp_path):
+    path = tmp_path / 'checkpoint.pth'
+    torch.save(dict(model=dict(a=torch.ones(2)), args=argparse.Namespace(lr=0.1)), path)
+    assert torch.equal(read_state_dict(path, 'model')['a'], torch.ones(2))
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5, 0.99])
+def test_read_truncated_file(golden, tmp_path, share):
+    content = golden('official_tiny_pretrain.pth').read_bytes()
+    path = tmp_path / 'truncated.pth'
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=r'truncated\.pth is truncated or not a PyTorch checkpoint .*; fetch it again'):
+        read_state_dict(path, 'model')
+
+
+def test_read_file_of_another_kind(tmp_path):
+    path = tmp_path / 'other.pth'
+    torch.save(dict(state_dict=dict(a=torch.ones(2)), meta={}), path)
+    with pytest.raises(ValueError, match=r"no parameters under 'model' \(it holds state_dict, meta\)"):
+        read_state_dict(path, 'model')
+
+
+def test_write_leaves_nothing_half_written(tmp_path):
+    with pytest.raises(AttributeError):
+        write_checkpoint(dict(cannot_be_saved=lambda: None), tmp_path / 'new' / 'checkpoint.pth')
+    assert list((tmp_path / 'new').iterdir()) == []
+
+
+def test_read_what_mmengine_keeps_of_a_run(tmp_path):
+    hub = MessageHub('test_read_what_mmengine_keeps_of_a_run')
+    hub.update_scalar('train/loss', 0.5)
+    hub.update_info('iter', 3)
+    states = dict(message_hub=hub.state_dict(), rates=[np.float64(0.1), np.float32(0.1), np.int64(3)])
+    torch.save(dict(state_dict=dict(a=torch.ones(2)), **states), tmp_path / 'epoch_1.pth')
+    assert torch.equal(read_state_dict(tmp_path / 'epoch_1.pth', 'state_dict')['a'], torch.ones(2))
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.system, ('echo run',)
+
+
+class ReachesForCode:
+    """The first step of a way to code through what an allow-list with a free `getattr` lets in."""
+
+    def __reduce__(self):
+        return getattr, (HistoryBuffer.min, '__globals__')
+
+
+@pytest.mark.parametrize(('stranger', 'name'), [(RunsCode(), r'\w+\.system'), (ReachesForCode(), 'getattr')])
+def test_read_runs_nothing(tmp_path, stranger, name):
+    path = tmp_path / 'stranger.pth'
+    torch.save(dict(state_dict=dict(a=torch.ones(2)), other=stranger), path)
+    with pytest.raises(ValueError, match=rf'stranger\.pth holds {name}, an object that could run code'):
+        read_state_dict(path, 'state_dict')
