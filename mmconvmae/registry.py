@@ -9,6 +9,8 @@ from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
@@ -30,5 +32,20 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmconvmae',
     locations=['mmconvmae.optimizers'],
 )
+# What goes round an optimiser: precision, accumulation and clipping of gradients.
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='mmconvmae', locations=['mmconvmae.optimizers']
+)
+# What runs a config.
+RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmconvmae', locations=['mmconvmae.runner'])
 
-__all__ = ['FUNCTIONS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'TASK_UTILS', 'TRANSFORMS']
+__all__ = [
+    'FUNCTIONS',
+    'HOOKS',
+    'MODELS',
+    'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'RUNNERS',
+    'TASK_UTILS',
+    'TRANSFORMS',
+]

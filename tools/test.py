@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    config = load_config(args)
+    config = load_config(args, 'pin_memory')
     config.load_from, config.resume = args.checkpoint, False
     with runner_of(config) as runner:
         runner.test()

@@ -1,6 +1,7 @@
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['mmconvmae'], allow_failed_imports=False)
+runner_type = 'mmconvmae.ScheduleRunner'
 custom_hooks = [
     dict(type='mmconvmae.EpochSeedHook'),
     dict(type='mmconvmae.FiniteCheckHook'),

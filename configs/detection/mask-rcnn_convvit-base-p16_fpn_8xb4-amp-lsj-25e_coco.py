@@ -4,6 +4,7 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 custom_imports = dict(imports=['mmconvmae'])
+runner_type = 'mmconvmae.ScheduleRunner'
 
 # Training and test images are fitted into a square of this edge, in pixels, and padded to it.
 image_size = 1024
@@ -63,9 +64,10 @@ train_dataloader = dict(batch_size=4, num_workers=4, batch_sampler=None, dataset
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-# In float16, the default, because mmcv's RoIAlign knows no bfloat16.
+# In float16, because mmcv's RoIAlign knows no bfloat16.
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='mmconvmae.AutocastOptimWrapper',
+    dtype='float16',
     optimizer=dict(type='AdamW', lr=8e-5, betas=(0.9, 0.999), weight_decay=0.1),
     # The released recipe keeps the position embedding as it was pretrained.
     paramwise_cfg=dict(

@@ -4,6 +4,7 @@ _base_ = [
     for name in ('models/upernet_swin', 'datasets/ade20k', 'schedules/schedule_160k', 'default_runtime')
 ]
 custom_imports = dict(imports=['mmconvmae'])
+runner_type = 'mmconvmae.ScheduleRunner'
 
 crop_size = (512, 512)
 
@@ -40,7 +41,7 @@ train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
 # The learning rate falls by `layer_decay_rate` from each layer of the backbone to the one before.
 optim_wrapper = dict(
     _delete_=True,
-    type='AmpOptimWrapper',
+    type='mmconvmae.AutocastOptimWrapper',
     dtype='bfloat16',
     constructor='mmconvmae.LayerDecayOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
@@ -52,9 +53,10 @@ optim_wrapper = dict(
     ),
 )
 auto_scale_lr = dict(base_batch_size=16)
+# Warm-up, then a straight line to 0 at the last iteration, whatever `max_iters` is.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0, end=160000),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0),
 ]
 custom_hooks = [dict(type='mmconvmae.FiniteCheckHook')]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='mIoU'))

@@ -36,14 +36,15 @@ test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     _delete_=True,
-    type='OptimWrapper',
+    type='mmconvmae.AutocastOptimWrapper',
+    dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
 auto_scale_lr = dict(base_batch_size=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=50),
-    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0, end=600),
+    dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0),
 ]
 train_cfg = dict(max_iters=600, val_interval=100)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100), visualization=dict(interval=1))

@@ -2,12 +2,17 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmconvmae.optimizers import AutocastOptimWrapper
 from mmconvmae.registry import HOOKS
+from mmconvmae.utils import not_finite_error
 
 
 @HOOKS.register_module()
 class FiniteCheckHook(Hook):
-    """Stop a run at the first loss that is not finite, and keep weights that are not out of checkpoints.
+    """Keep weights that are not finite out of checkpoints, and stop a run at the first loss that is not.
+
+    ``AutocastOptimWrapper`` stops at such a loss before the weights move, so this hook leaves losses to it. With any
+    other wrapper they have moved by the time that a hook sees the loss.
 
     Raises:
         FloatingPointError: If a loss, or a weight about to be saved, is NaN or infinite. The checkpoints saved before
@@ -21,13 +26,15 @@ class FiniteCheckHook(Hook):
 
         Args:
             runner (Runner): The runner.
-            batch_idx (int): Index of the batch in its epoch.
+            batch_idx (int): Not used.
             data_batch (dict, optional): Not used.
             outputs (dict, optional): The losses.
         """
+        if isinstance(runner.optim_wrapper, AutocastOptimWrapper):
+            return
         for name, value in (outputs or {}).items():
             if isinstance(value, torch.Tensor) and not torch.isfinite(value).all():
-                self._stop(runner, f'{name} is {value.item()} in batch {batch_idx + 1} of')
+                raise not_finite_error(f'{name} is {value.item()} in', runner.optim_wrapper)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the weights that are about to be saved.
@@ -38,14 +45,4 @@ class FiniteCheckHook(Hook):
         """
         for name, value in checkpoint['state_dict'].items():
             if value.is_floating_point() and not torch.isfinite(value).all():
-                self._stop(runner, f'{name} is not finite after')
-
-    @staticmethod
-    def _stop(runner: Runner, what: str) -> None:
-        last = runner.message_hub.runtime_info.get('last_ckpt', 'none')
-        rates = ', '.join(f'{rate[0]:.3g}' for rate in runner.optim_wrapper.get_lr().values())
-        raise FloatingPointError(
-            f'{what} epoch {runner.epoch + 1} (iteration {runner.iter + 1}, learning rate {rates}): training stops '
-            f'here. Last good checkpoint: {last}. Resume from it with a lower learning rate, or with bfloat16 or '
-            'float32 if this was float16.'
-        )
+                raise not_finite_error(f'{name} is not finite after', runner.optim_wrapper)

@@ -28,12 +28,12 @@ def test_backbone_decays_by_layer_and_heads_do_not(small_arch):
         name = group['param_name'].removeprefix('backbone.')
         # 3 steps from layer 0 to the last, as stage 3 has 2 blocks.
         layer = 3
-        if name.startswith(('patch_embeds', 'token_embed', 'pos_embed', 'stages.0', 'stages.1')):
+        if name.startswith('stages.2.blocks.'):
+            layer = int(name.split('.')[3]) + 1
+        elif name.startswith('stages.'):
             layer = 0
-        elif name.startswith('stages.2.'):
-            layer = int(name.split('.')[2]) + 1
         assert group['lr'] == 0.5 ** (3 - layer), name
-        flat = group['params'][0].dim() == 1 or name == 'pos_embed.weight'
+        flat = group['params'][0].dim() == 1 or name == 'stages.2.pos_embed.weight'
         assert group['weight_decay'] == (0.0 if flat else 0.1), name
 
 

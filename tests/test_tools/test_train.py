@@ -1,16 +1,23 @@
+import copy
+import json
+import math
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from unittest import mock
 
+import mmpretrain
 import pytest
 import torch
+from helpers import CONFIGS, ROOT, write_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.registry import HOOKS, RUNNERS
 
 KILL_PLUGIN = """
 import os
@@ -127,7 +134,7 @@ def test_two_processes_on_a_cpu(train_config, tmp_path):
 def train(config):
     config = Config.fromfile(config)
     config.experiment_name = f'test_{time.monotonic_ns()}'
-    Runner.from_cfg(config).train()
+    RUNNERS.build(config).train()
 
 
 def test_truncated_image_in_the_folder(train_config, photos, tmp_path):
@@ -155,13 +162,86 @@ def test_folder_without_images(train_config, tmp_path, exists):
 
 @HOOKS.register_module()
 class PoisonHook(Hook):
-    def before_train_epoch(self, runner):
-        if runner.epoch == 1:
-            next(runner.model.parameters()).data.fill_(float('nan'))
+    """Makes the second batch of epoch 2 one whose loss is not finite, and keeps what there was before it."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if (runner.epoch, batch_idx) == (1, 1):
+            PoisonHook.before = copy.deepcopy(runner.model.state_dict())
+            PoisonHook.model = runner.model
+            data_batch['inputs'] = data_batch['inputs'] * float('nan')
 
 
-def test_loss_that_is_not_finite_stops_the_run(train_config, tmp_path):
+def test_loss_that_is_not_finite_stops_the_run_before_the_weights_move(train_config, tmp_path):
     config = train_config("custom_hooks = [*_base_.custom_hooks, dict(type='PoisonHook')]")
-    with pytest.raises(FloatingPointError, match=r'loss is nan in batch 1 of epoch 2 .*Last good .*epoch_1\.pth'):
+    with pytest.raises(FloatingPointError, match=r'loss is nan in iteration 8 \(epoch 2, .*Last good .*epoch_1\.pth'):
         train(config)
+    for name, value in PoisonHook.model.state_dict().items():
+        assert torch.equal(value, PoisonHook.before[name]), name
     assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == ['epoch_1.pth']
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        [],
+        ['--no-validate', '--no-pin-memory'],
+        ['--auto-scale-lr', '--no-persistent-workers'],
+        ['--amp', '--cfg-options', 'train_dataloader.pin_memory=False', 'optim_wrapper.optimizer.lr=1.0'],
+    ],
+)
+def test_flags_do_what_they_do_in_mmpretrains_script(digits_config, tmp_path, monkeypatch, flags):
+    """Both scripts hand the same config to the runner that it names."""
+    config = write_config(
+        tmp_path / 'other.py',
+        f"""
+        _base_ = {str(digits_config('linear'))!r}
+        auto_scale_lr = dict(enable=False)
+        """,
+    )
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    configs = []
+    monkeypatch.setattr(RUNNERS, 'build', lambda config: configs.append(config.to_dict()) or mock.Mock())
+    for script in (ROOT / 'tools' / 'train.py', Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'):
+        monkeypatch.setattr(sys, 'argv', ['train.py', str(config), '--work-dir', str(tmp_path / 'work'), *flags])
+        runpy.run_path(script, run_name='__main__')
+    ours, theirs = configs
+    assert ours == theirs and ours['runner_type'] == 'mmconvmae.ScheduleRunner'
+
+
+def test_learning_rate_without_its_batch_size(tmp_path, run_tool):
+    config = write_config(tmp_path / 'config.py', 'model = dict()')
+    result = run_tool('train.py', config, '--auto-scale-lr')
+    assert result.returncode == 1 and 'set `auto_scale_lr.base_batch_size` in the config.' in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_twenty_epochs_of_a_folder_on_a_cpu(photos, tmp_path):
+    """Through mmpretrain, with nothing but the folder, the length and what makes it small: a fifth is the warm-up."""
+    base = next(path for name, path in CONFIGS.items() if name.endswith('image-folder'))
+    config = write_config(
+        tmp_path / 'small.py',
+        f"""
+        _base_ = {str(base)!r}
+        arch = dict(_delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2))
+        model = dict(backbone=dict(arch=arch), neck=dict(embed_dims=16, depth=1, num_heads=2))
+        train_dataloader = dict(num_workers=0)
+        default_hooks = dict(logger=dict(interval=1))
+        """,
+    )
+    options = ['--work-dir', tmp_path / 'work', '--cfg-options', 'train_cfg.max_epochs=20']
+    options += [f'train_dataloader.dataset.data_root={photos / "val"}']
+    result = subprocess.run(
+        [sys.executable, '-m', 'mim', 'train', 'mmpretrain', config, '--gpus', '0', *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES=''),
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'Training in float32: autocast to bfloat16 needs a GPU' in result.stdout
+    (log,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    rates = [json.loads(line)['lr'] for line in log.read_text().splitlines()]
+    top = 1.5e-4 * 256 / 256  # of the batch size of one process; all images are one batch, so an epoch is an iteration
+    rise = [top * (1e-4 + (1 - 1e-4) * i / 3) for i in range(4)]
+    fall = [top * (1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)]
+    assert rates == pytest.approx(rise + fall, rel=1e-6)

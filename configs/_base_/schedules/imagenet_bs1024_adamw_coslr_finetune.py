@@ -1,5 +1,7 @@
 # The learning rate falls by `layer_decay_rate` from each layer to the one before.
 optim_wrapper = dict(
+    type='mmconvmae.AutocastOptimWrapper',
+    dtype=None,
     constructor='LearningRateDecayOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=5e-4 * 1024 / 256, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(

@@ -1,8 +1,6 @@
-# bfloat16 has the range of float32, so the loss needs no scaling.
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='mmconvmae.AutocastOptimWrapper',
     dtype='bfloat16',
-    loss_scale=dict(enabled=False),
     optimizer=dict(type='AdamW', lr=1.5e-4 * 2048 / 256, betas=(0.9, 0.95), weight_decay=0.05),
     # no weight decay on one-dimensional parameters: biases and norms
     paramwise_cfg=dict(flat_decay_mult=0.0),

@@ -1,5 +1,7 @@
 # The layer-wise rate of LARS is for weights; a bias takes the learning rate as it is.
 optim_wrapper = dict(
+    type='mmconvmae.AutocastOptimWrapper',
+    dtype=None,
     optimizer=dict(type='LARS', lr=0.1 * 4096 / 256, momentum=0.9, weight_decay=0.0),
     paramwise_cfg=dict(custom_keys={'head.fc.bias': dict(lars_exclude=True)}),
 )
