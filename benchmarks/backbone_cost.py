@@ -1,6 +1,6 @@
 """Measure what backbones cost in their pipelines: parameters, multiply-adds, time and memory, in turn and in one run.
 
-python tools/analysis_tools/backbone_cost.py NAME=CONFIG ... [--size 1024 --rounds 3 --out FOLDER]
+python benchmarks/backbone_cost.py NAME=CONFIG ... [--size 1024 --rounds 3 --out FOLDER]
 
 A config is one of mmdet, mmseg or mmpretrain: a file, or a name such as mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py.
 The model has random weights. Its input is random images of one size, as a data preprocessor would hand them over (so
@@ -23,29 +23,24 @@ import copy
 import json
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
-import time
 from contextlib import ExitStack, closing, suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from signal import Signals
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn as nn
+from measuring import draw_bars, figures_table, peak_memory_gib, timed
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.utils import ProgressBar, import_modules_from_strings
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from mmconvmae.utils import count_multiply_adds, count_parameters, write_whole
 
 # What can be measured, and about how long that takes beside the other.
 STEPS = dict(forward=1, train=3)
@@ -55,11 +50,11 @@ COLUMNS = (
     ('backbone, M', 'backbone_parameters', lambda count: f'{count / 1e6:.2f}'),
     ('its multiply-adds, G', 'backbone_multiply_adds', lambda count: f'{count / 1e9:.2f}'),
     ('inference, ms / image', 'forward_ms', '{:.0f}'.format),
-    ('time / {first}', 'forward_ratio', '{:.2f}'.format),
+    ('time / {reference}', 'forward_ratio', '{:.2f}'.format),
     ('memory, GiB', 'forward_peak_gib', '{:.2f}'.format),
     ('of which inference adds', 'forward_added_gib', '{:.2f}'.format),
     ('training step, s', 'train_ms', lambda ms: f'{ms / 1e3:.2f}'),
-    ('time / {first}', 'train_ratio', '{:.2f}'.format),
+    ('time / {reference}', 'train_ratio', '{:.2f}'.format),
     ('memory, GiB', 'train_peak_gib', '{:.2f}'.format),
     ('of which a step adds', 'train_added_gib', '{:.2f}'.format),
 )
@@ -243,31 +238,20 @@ def make_samples(model: nn.Module, batch_size: int, size: tuple[int, int]) -> li
     raise TypeError(f'{type(model).__name__} is no detector of mmdet, segmentor of mmseg or classifier of mmpretrain.')
 
 
-def count_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def count_multiply_adds(module: nn.Module, images: torch.Tensor) -> int:
-    """Count the multiply-adds of a forward pass.
+def forward_multiply_adds(module: nn.Module, images: torch.Tensor) -> int:
+    """Count the multiply-adds of a forward pass, without computing anything where the module allows that.
 
     Args:
         module (nn.Module): The module, in eval mode.
-        images (Tensor): Its input.
+        images (Tensor): Its input, of shape (B, C, H, W).
 
     Returns:
         int: Multiply-adds.
     """
-
-    def count(module: nn.Module, images: torch.Tensor) -> int:
-        # of attention only the plain form is counted on every device
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            module(images)
-        return counter.get_total_flops() // 2
-
     try:
-        return count(copy.deepcopy(module).to('meta'), images.to('meta'))
+        return count_multiply_adds(copy.deepcopy(module).to('meta'), images.to('meta'))
     except Exception:  # some modules look at values, or have operators that know no meta device
-        return count(module, images)
+        return count_multiply_adds(module, images)
 
 
 class Subject:
@@ -294,41 +278,31 @@ class Subject:
         self.model.init_weights()
         self.model.to(args.device)
         self.model.train(what == 'train')
-        self.memory_before = self.memory_gib()
+        self.memory_before = peak_memory_gib(args.device)
         self.images = torch.randn(args.batch_size, 3, *args.size, device=args.device)
         self.samples = [sample.to(args.device) for sample in make_samples(self.model, args.batch_size, args.size)]
 
-    def memory_gib(self) -> float:
-        """Peak memory until now, in GiB: of tensors on a GPU, or of this process on a CPU."""
-        if self.args.device == 'cuda':
-            return torch.cuda.max_memory_allocated() / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
     def step(self) -> None:
-        """Run inference, or forward and backward of the loss, and wait for it."""
+        """Run inference, or forward and backward of the loss."""
         training = self.what == 'train'
         with torch.set_grad_enabled(training):
             with torch.autocast(self.args.device, enabled=self.args.amp):
                 outputs = self.model(self.images, self.samples, mode='loss' if training else 'predict')
             if training:
                 self.model.parse_losses(outputs)[0].backward()
-        if self.args.device == 'cuda':
-            torch.cuda.synchronize()
 
     def take_turn(self) -> float:
         """Take some steps; milliseconds that each took, in inference for an image."""
         elapsed = 0.0
         for _ in range(self.args.steps):
-            start = time.perf_counter()
-            self.step()
-            elapsed += time.perf_counter() - start
+            elapsed += timed(self.step, self.args.device)
             self.model.zero_grad()
         parts = self.args.steps if self.what == 'train' else self.args.steps * len(self.images)
         return 1e3 * elapsed / parts
 
     def describe(self) -> dict:
         """Figures of the steps until now and of the model, by the keys of a row."""
-        peak = self.memory_gib()
+        peak = peak_memory_gib(self.args.device)
         figures = {f'{self.what}_peak_gib': peak, f'{self.what}_added_gib': peak - self.memory_before}
         detections = [len(sample.pred_instances) for sample in self.samples if 'pred_instances' in sample]
         if detections:
@@ -339,7 +313,7 @@ class Subject:
             backbone=type(self.backbone).__name__,
             parameters=count_parameters(self.model),
             backbone_parameters=count_parameters(self.backbone),
-            backbone_multiply_adds=count_multiply_adds(self.backbone, self.images[:1]),
+            backbone_multiply_adds=forward_multiply_adds(self.backbone, self.images[:1]),
             **figures,
         )
 
@@ -492,24 +466,6 @@ def measure(configs: dict[str, Config], args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def format_table(rows: list[dict]) -> str:
-    """Write rows as a Markdown table.
-
-    Args:
-        rows (list[dict]): Figures of each model.
-
-    Returns:
-        str: The table, without columns that nothing was measured for.
-    """
-    columns = [column for column in COLUMNS if column[1] in rows[0]]
-    lines = [
-        ['', *(heading.format(first=rows[0]['name']) for heading, _, _ in columns)],
-        ['---'] * (len(columns) + 1),
-        *([row['name'], *(form(row[key]) for _, key, form in columns)] for row in rows),
-    ]
-    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
-
-
 def draw_chart(rows: list[dict], title: str, path: Path) -> None:
     """Draw time and peak memory as bars, of training if that was measured and else of inference.
 
@@ -518,41 +474,36 @@ def draw_chart(rows: list[dict], title: str, path: Path) -> None:
         title (str): Title.
         path (Path): PNG file to write.
     """
-    panels = (
-        [('train_ms', 1e-3, 's / training step'), ('train_peak_gib', 1, 'peak memory of training, GiB')]
-        if 'train_ms' in rows[0]
-        else [('forward_ms', 1, 'inference, ms / image'), ('forward_peak_gib', 1, 'peak memory of inference, GiB')]
-    )
-    figure, axes = plt.subplots(1, 2, sharey=True, figsize=(9, 0.5 * len(rows) + 1.3), layout='constrained')
-    for axis, (key, scale, label) in zip(axes, panels):
-        bars = axis.barh([row['name'] for row in rows], [scale * row[key] for row in rows])
-        axis.bar_label(bars, fmt='%.2f', padding=3)
-        axis.margins(x=0.15)
-        axis.set_xlabel(label)
-    axes[0].invert_yaxis()
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=150, format='png')
+    if 'train_ms' in rows[0]:
+        panels = {
+            's / training step': [row['train_ms'] / 1e3 for row in rows],
+            'peak memory of training, GiB': [row['train_peak_gib'] for row in rows],
+        }
+    else:
+        panels = {
+            'inference, ms / image': [row['forward_ms'] for row in rows],
+            'peak memory of inference, GiB': [row['forward_peak_gib'] for row in rows],
+        }
+    draw_bars([row['name'] for row in rows], panels, path, title)
 
 
-def write_results(report: dict, summary: str, folder: Path) -> None:
+def write_results(report: dict, summary: str, table: str, folder: Path) -> None:
     """Write the figures, the table and the chart, each whole or not at all.
 
     Args:
         report (dict): Conditions, and figures of each model under 'rows'.
         summary (str): Conditions in words.
-        folder (Path): An existing folder.
+        table (str): The figures in Markdown.
+        folder (Path): Where.
+
+    Raises:
+        OSError: If one cannot be written.
     """
-    rows = report['rows']
-    writers = dict(
-        json=lambda path: path.write_text(json.dumps(report, indent=1)),
-        md=lambda path: path.write_text(f'{summary}\n\n{format_table(rows)}\n'),
-        png=lambda path: draw_chart(rows, summary, path),
-    )
-    for suffix, write in writers.items():
-        path = folder / f'backbone_cost.{suffix}'
-        partial = path.with_name(f'.{path.name}.part')
-        write(partial)
-        partial.replace(path)
+    texts = dict(json=json.dumps(report, indent=1), md=f'{summary}\n\n{table}\n')
+    for suffix, text in texts.items():
+        with write_whole(folder / f'backbone_cost.{suffix}') as path:
+            path.write_text(text)
+    draw_chart(report['rows'], summary, folder / 'backbone_cost.png')
 
 
 def main() -> None:
@@ -575,9 +526,10 @@ def main() -> None:
         if args.out:
             args.out.mkdir(parents=True, exist_ok=True)
         rows = measure(read_configs(args), args)
-        print(f'{summary}\n\n{format_table(rows)}')
+        table = figures_table(COLUMNS, rows, reference=rows[0]['name'])
+        print(f'{summary}\n\n{table}')
         if args.out:
-            write_results(dict(**conditions, rows=rows), summary, args.out)
+            write_results(dict(**conditions, rows=rows), summary, table, args.out)
     except (OSError, ValueError) as error:
         sys.exit(f'Error: {error}')
 

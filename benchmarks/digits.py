@@ -1,6 +1,6 @@
 """Compare random and pretrained weights on handwritten digits: linear probe, k-NN, finetuning.
 
-python tools/benchmarks/digits.py [--seeds 0 1 2]
+python benchmarks/digits.py [--seeds 0 1 2]
 
 Writes the digits to data/digits if they are not there, and for each seed pretrains the tiny model on the training
 images without labels. From its weights and from random ones it then trains a linear probe, votes by nearest
@@ -20,8 +20,11 @@ from pathlib import Path
 
 from mmengine.utils import ProgressBar
 
-TOOLS = Path(__file__).resolve().parents[1]
-CONFIGS = TOOLS.parent / 'configs' / 'convmae_digits'
+from mmconvmae.utils import markdown_table, write_whole
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = ROOT / 'tools'
+CONFIGS = ROOT / 'configs' / 'convmae_digits'
 PRETRAINING = CONFIGS / 'convmae_convvit-tiny-p16_1xb64-coslr-60e_digits-64px.py'
 PROBE = CONFIGS / 'convvit-tiny-p16_1xb64-linear-coslr-20e_digits-64px.py'
 FINETUNING = CONFIGS / 'convvit-tiny-p16_1xb20-coslr-50e_digits-10-per-class-64px.py'
@@ -51,15 +54,13 @@ def run(log: Path, script: str, *args: str) -> str:
         SystemExit: If it fails.
     """
     if not log.exists():
-        log.parent.mkdir(parents=True, exist_ok=True)
-        partial = log.with_suffix('.part')
         command = [sys.executable, TOOLS / script, *args]
-        with partial.open('w') as file:
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
-        if code:
-            end = partial.read_text()[-2000:]
-            sys.exit(f'\nError: {script} {args[0]} failed; its output, in {partial}, ends with:\n{end}')
-        partial.rename(log)
+        with write_whole(log) as partial:
+            with partial.open('w') as file:
+                code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT).returncode
+            if code:
+                end = partial.read_text()[-2000:]
+                sys.exit(f'\nError: {script} {args[0]} failed; its output ends with:\n{end}')
     return log.read_text()
 
 
@@ -133,19 +134,23 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     return results
 
 
-def print_table(results: dict[str, dict[str, list[float]]]) -> None:
-    """Print accuracies as a Markdown table.
+def format_table(results: dict[str, dict[str, list[float]]]) -> str:
+    """Write accuracies as a Markdown table.
 
     Args:
         results (dict): What :func:`measure` gives.
+
+    Returns:
+        str: The table, with mean and standard deviation over the seeds.
     """
-    print('| accuracy, % | from random weights | from pretrained weights |\n| --- | --- | --- |')
-    for name, by_start in results.items():
-        cells = [
-            f'{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}'
-            for values in by_start.values()
-        ]
-        print(f'| {name} | {" | ".join(cells)} |')
+
+    def cell(values: list[float]) -> str:
+        return f'{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}'
+
+    return markdown_table(
+        ['accuracy, %', *(f'from {start} weights' for start in STARTS)],
+        [[name, *map(cell, by_start.values())] for name, by_start in results.items()],
+    )
 
 
 def main() -> None:
@@ -154,8 +159,9 @@ def main() -> None:
     if not data.exists():
         subprocess.run([sys.executable, TOOLS / 'dataset_converters' / 'sklearn_digits.py', data], check=True)
     results = measure(args)
-    print_table(results)
-    (args.out / 'results.json').write_text(json.dumps(results, indent=1))
+    print(format_table(results))
+    with write_whole(args.out / 'results.json') as path:
+        path.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Print tables of the ConvMAE paper with what the configs here measure beside them.
 
-python tools/analysis_tools/paper_tables.py [--table 1 2 3 4 5 6] [--json]
+python benchmarks/paper_tables.py [--table 1 2 3 4 5 6] [--json]
 
 Accuracies are the authors'; none was trained with these configs. Parameters and multiply-adds are counted on PyTorch's
 meta device, where nothing is computed. What the paper calls FLOPs are multiply-adds; in the column FLOPs each is two.
@@ -9,7 +9,6 @@ meta device, where nothing is computed. What the paper calls FLOPs are multiply-
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,9 +18,10 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import ProgressBar
-from torch.utils.flop_counter import FlopCounterMode
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+from mmconvmae.utils import count_multiply_adds, count_parameters, markdown_table
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 TABLES = yaml.safe_load(Path(__file__).with_suffix('.yml').read_text())
 # Boxes that a detector's heads see for an image.
 PROPOSALS, DETECTIONS = 1000, 100
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build(name: str) -> tuple[Config, nn.Module]:
-    """Build a config's model on the meta device.
+    """Build a config's model on the meta device, which is the default while rows are measured.
 
     Args:
         name (str): The config, under configs/ and without its ending.
@@ -46,42 +46,28 @@ def build(name: str) -> tuple[Config, nn.Module]:
     config = Config.fromfile(CONFIGS / f'{name}.py')
     init_default_scope(config.default_scope)
     try:
-        with torch.device('meta'):
-            model = MODELS.build(config.model)
+        model = MODELS.build(config.model)
     except RuntimeError:  # Swin and MViT read numbers off tensors while they are built
-        model = MODELS.build(config.model).to('meta')
+        with torch.device('cpu'):
+            model = MODELS.build(config.model).to('meta')
     return config, model.eval()
-
-
-def count_parameters(*modules: nn.Module) -> int:
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
-
-
-def count_multiply_adds(run: Callable[[], object]) -> int:
-    """Count the multiply-adds of matrix products, convolutions and attention.
-
-    Args:
-        run (Callable): What to count, on the meta device.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.device('meta'):
-        run()
-    return counter.get_total_flops() // 2
 
 
 def measure_encoder(configs: list[str]) -> tuple[int, int]:
     """Parameters of the encoder in pretraining, with what a decoder takes of its early stages; a finetuned image."""
     _, pretraining = build(configs[0])
-    encoder = [pretraining.backbone, getattr(pretraining.neck, 'projections', nn.Identity())]
+    fusion = getattr(pretraining.neck, 'fusion', None)
+    encoder = [pretraining.backbone, *([fusion.projections] if fusion else [])]
     config, classifier = build(configs[1])
     size = config.model.backbone.get('img_size', 224)
-    return count_parameters(*encoder), count_multiply_adds(lambda: classifier(torch.empty(1, 3, size, size)))
+    return count_parameters(*encoder), count_multiply_adds(classifier, torch.empty(1, 3, size, size))
 
 
 def measure_pretraining(configs: list[str]) -> tuple[int, int]:
     """Parameters of the model and what a masked image costs it."""
     config, model = build(configs[0])
     size = config.model.backbone.img_size
-    return count_parameters(model), count_multiply_adds(lambda: model.loss(torch.empty(1, 3, size, size), None))
+    return count_parameters(model), count_multiply_adds(model.loss, torch.empty(1, 3, size, size), None)
 
 
 def measure_dense_pretraining(configs: list[str]) -> tuple[int, int]:
@@ -91,12 +77,11 @@ def measure_dense_pretraining(configs: list[str]) -> tuple[int, int]:
         model.backbone.conv_mode = 'masked'
     size = config.model.backbone.img_size
 
-    def run() -> None:
-        images = torch.empty(1, 3, size, size)
-        mask = model.mask_generator(1, model.backbone.get_grid(images), images.device)
+    def run(images: torch.Tensor) -> None:
+        mask = model.generate_mask(images)
         model.neck(model.backbone(images, mask), mask, all_patches=True)
 
-    return count_parameters(model), count_multiply_adds(run)
+    return count_parameters(model), count_multiply_adds(run, torch.empty(1, 3, size, size))
 
 
 def measure_detector(configs: list[str]) -> tuple[int, int]:
@@ -104,21 +89,20 @@ def measure_detector(configs: list[str]) -> tuple[int, int]:
     config, model = build(configs[0])
     size = config.image_size
 
-    def run() -> None:
-        model.rpn_head(model.extract_feat(torch.empty(1, 3, size, size)))
+    def run(images: torch.Tensor) -> None:
+        model.rpn_head(model.extract_feat(images))
         for head, rois in ((model.roi_head.bbox_head, PROPOSALS), (model.roi_head.mask_head, DETECTIONS)):
             head(torch.empty(rois, head.in_channels, *head.roi_feat_size))
 
-    return count_parameters(model), count_multiply_adds(run)
+    return count_parameters(model), count_multiply_adds(run, torch.empty(1, 3, size, size))
 
 
 def measure_segmentor(configs: list[str]) -> tuple[int, int]:
     """Parameters without the auxiliary head and what a window costs."""
     config, model = build(configs[0])
     parameters = count_parameters(model) - count_parameters(model.auxiliary_head)
-    return parameters, count_multiply_adds(
-        lambda: model.decode_head(model.extract_feat(torch.empty(1, 3, *config.crop_size)))
-    )
+    images = torch.empty(1, 3, *config.crop_size)
+    return parameters, count_multiply_adds(lambda: model.decode_head(model.extract_feat(images)))
 
 
 MEASURES = dict(
@@ -143,7 +127,8 @@ def measure_table(table: dict, progress: ProgressBar) -> list[dict]:
     """
     rows = []
     for row in table['rows']:
-        parameters, multiply_adds = MEASURES[table['kind']](row['configs']) if row['configs'] else (None, None)
+        with torch.device('meta'):
+            parameters, multiply_adds = MEASURES[table['kind']](row['configs']) if row['configs'] else (None, None)
         rows.append(dict(row, paper=dict(zip(table['columns'], row['paper'])), parameters=parameters))
         rows[-1].update(multiply_adds=multiply_adds, flops=multiply_adds and 2 * multiply_adds)
         rows[-1].update(relative=multiply_adds and multiply_adds / rows[0]['multiply_adds'])
@@ -171,9 +156,8 @@ def format_table(number: int, table: dict, rows: list[dict]) -> str:
 
     header = ['', *(f'{column} (paper)' for column in table['columns'])]
     header += ['params, M', 'multiply-adds, G', 'FLOPs, G', 'configs']
-    lines = [header, ['---'] * len(header), *map(cells, rows)]
-    body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
     notes = [f'- {row["name"]}: {row["note"].strip()}.' for row in rows if 'note' in row]
+    body = markdown_table(header, map(cells, rows))
     parts = [f'## Table {number}: {table["title"]}', body, table.get('note', '').strip(), '\n'.join(notes)]
     return '\n\n'.join(part for part in parts if part)
 

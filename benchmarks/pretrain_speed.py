@@ -1,6 +1,6 @@
 """Time a pretraining step of ConvMAE beside its published form and its rivals, in turn within one process.
 
-python tools/benchmarks/pretrain_speed.py [--arch base --batch-size 16 --dtype float32 --device cpu ...]
+python benchmarks/pretrain_speed.py [--arch base --batch-size 16 --dtype float32 --device cpu ...]
 
 A step is forward and backward, and with --optimizer AdamW too. Each round takes one step of every contender, so that
 whatever slows the machine slows them all; ratios are taken round by round. Peak memory is that of a process of its own
@@ -10,29 +10,34 @@ three times as many, for forward and backward, over what the machine does in lar
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import torch
 import torch.nn as nn
+from measuring import draw_bars, figures_table, peak_memory_gib, timed
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from published_form import PublishedConvMAE
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmconvmae.models import ConvViT
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_multiply_adds, markdown_table, write_whole
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+# Heading, key of a contender's figures, and how the value is printed
+COLUMNS = (
+    ('s / step', 'seconds_per_step', '{:.3f}'.format),
+    ('images / s', 'images_per_second', '{:.1f}'.format),
+    ('time / {reference}', 'ratio', '{:.2f}'.format),
+    ('memory, GiB', 'peak_memory_gib', '{:.2f}'.format),
+    ('of which a step adds', 'step_memory_gib', '{:.2f}'.format),
+    ('multiply-adds, G', 'multiply_adds', lambda count: f'{count / 1e9:.2f}'),
+    ('share of matrix rate', 'share_of_matrix_rate', '{:.0%}'.format),
+)
 
 
 class HieraMAE(nn.Module):
@@ -55,7 +60,7 @@ def convmae(args: argparse.Namespace, conv_mode: str) -> nn.Module:
             type='mmconvmae.ConvMAE',
             mask_generator=dict(type='mmconvmae.ConvMAEMaskGenerator', mask_ratio=args.mask_ratio),
             backbone=dict(type='mmconvmae.ConvMAEViT', arch=args.arch, conv_mode=conv_mode),
-            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', in_channels=ConvViT.arch_zoo[args.arch]['embed_dims']),
+            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder'),
             head=dict(type='mmconvmae.ConvMAEPretrainHead'),
         )
     )
@@ -148,38 +153,14 @@ class Contender:
         loss.item()
 
 
-def timed(step: Callable, device: str) -> float:
-    """Seconds that a call takes, its work on the device included."""
-    start = time.perf_counter()
-    step()
-    if device == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def memory_gib(args: argparse.Namespace) -> float:
-    """Peak memory until now, in GiB: of the device, or of this process on a CPU."""
-    if args.device == 'cuda':
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
 def measure_memory(args: argparse.Namespace) -> dict[str, float]:
     """Peak memory of a few steps in this process, in GiB, and what of it steps add to weights and libraries."""
     contender = Contender(args.memory_of, args)
-    before = memory_gib(args)
+    before = peak_memory_gib(args.device)
     for _ in range(3):
         contender.step()
-    peak = memory_gib(args)
+    peak = peak_memory_gib(args.device)
     return dict(peak_memory_gib=peak, step_memory_gib=peak - before)
-
-
-def count_multiply_adds(contender: Contender) -> int:
-    """Multiply-adds of a forward pass for one image."""
-    # of attention only the plain form is counted on every device
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        contender.model.loss(contender.images[:1], None)
-    return counter.get_total_flops() // 2
 
 
 def matrix_rate(args: argparse.Namespace) -> float:
@@ -187,6 +168,26 @@ def matrix_rate(args: argparse.Namespace) -> float:
     size = 8192 if args.device == 'cuda' else 2048
     a, b = (torch.randn(size, size, device=args.device, dtype=getattr(torch, args.dtype)) for _ in range(2))
     return size**3 / min(timed(lambda: torch.mm(a, b), args.device) for _ in range(8))
+
+
+def time_in_turn(steps: dict[object, Callable], args: argparse.Namespace) -> dict[object, list[float]]:
+    """Time steps in turn, after a round that is not counted.
+
+    Args:
+        steps (dict[object, Callable]): The steps by their names.
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        dict[object, list[float]]: Seconds of each step, round by round.
+    """
+    seconds = {name: [] for name in steps}
+    progress = ProgressBar((args.rounds + 1) * len(steps))
+    for _ in range(args.rounds + 1):
+        for name, step in steps.items():
+            seconds[name].append(timed(step, args.device))
+            progress.update()
+    print()
+    return {name: times[1:] for name, times in seconds.items()}
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -206,20 +207,12 @@ def run(args: argparse.Namespace) -> list[dict]:
             memory[name] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
 
     contenders = {name: Contender(name, args) for name in args.contenders}
-    seconds = {name: [] for name in contenders}
-    progress = ProgressBar((args.rounds + 1) * len(contenders))
-    for round_ in range(args.rounds + 1):
-        for name, contender in contenders.items():
-            elapsed = timed(contender.step, args.device)
-            if round_ > 0:
-                seconds[name].append(elapsed)
-            progress.update()
-    print()
+    seconds = time_in_turn({name: contender.step for name, contender in contenders.items()}, args)
     rate = matrix_rate(args)
     results = []
     for name, contender in contenders.items():
         median = statistics.median(seconds[name])
-        multiply_adds = count_multiply_adds(contender)
+        multiply_adds = count_multiply_adds(contender.model.loss, contender.images[:1], None)
         ratios = [own / other for own, other in zip(seconds[name], seconds.get(args.reference, []))]
         results.append(
             dict(
@@ -238,7 +231,7 @@ def run(args: argparse.Namespace) -> list[dict]:
 
 def print_stage_times(args: argparse.Namespace) -> None:
     """Print the seconds of forward and backward of stages 1 and 2, visible blocks only, at several mask ratios."""
-    steps, seconds, tokens = {}, {ratio: [] for ratio in args.stage_ratios}, {}
+    steps, tokens = {}, {}
     for ratio in args.stage_ratios:
         model = convmae(argparse.Namespace(**{**vars(args), 'mask_ratio': ratio}), 'visible').to(args.device).train()
         images = torch.randn(args.batch_size, 3, 224, 224, device=args.device)
@@ -251,50 +244,12 @@ def print_stage_times(args: argparse.Namespace) -> None:
             backbone.zero_grad()
 
         steps[ratio] = step
-    progress = ProgressBar((args.rounds + 1) * len(steps))
-    for round_ in range(args.rounds + 1):
-        for ratio, step in steps.items():
-            elapsed = timed(step, args.device)
-            if round_ > 0:
-                seconds[ratio].append(elapsed)
-            progress.update()
-    print('\n| mask ratio | visible blocks | stages 1 and 2, s | ms a visible block |\n| --- | --- | --- | --- |')
-    for ratio, times in seconds.items():
+    rows = []
+    for ratio, times in time_in_turn(steps, args).items():
         median = statistics.median(times)
-        print(f'| {ratio} | {tokens[ratio]} | {median:.3f} | {median / tokens[ratio] / args.batch_size * 1e3:.3f} |')
-
-
-def print_table(results: list[dict], args: argparse.Namespace) -> None:
-    """Print figures as a Markdown table."""
-    columns = {
-        's / step': ('seconds_per_step', '{:.3f}'),
-        'images / s': ('images_per_second', '{:.1f}'),
-        f'time / {args.reference}': ('ratio', '{:.2f}'),
-        'memory, GiB': ('peak_memory_gib', '{:.2f}'),
-        'of which a step adds': ('step_memory_gib', '{:.2f}'),
-        'multiply-adds, G': ('multiply_adds', '{:.2f}'),
-        'share of matrix rate': ('share_of_matrix_rate', '{:.0%}'),
-    }
-    print(f'| | {" | ".join(columns)} |')
-    print(f'|{" --- |" * (len(columns) + 1)}')
-    for result in results:
-        cells = []
-        for key, form in columns.values():
-            value = result[key] / 1e9 if key == 'multiply_adds' else result[key]
-            cells.append('-' if value is None else form.format(value))
-        print(f'| {result["name"]} | {" | ".join(cells)} |')
-
-
-def draw_chart(results: list[dict], args: argparse.Namespace) -> None:
-    """Draw seconds per step as bars."""
-    figure, axis = plt.subplots(figsize=(7, 0.5 * len(results) + 1), layout='constrained')
-    bars = axis.barh([result['name'] for result in results], [result['seconds_per_step'] for result in results])
-    axis.bar_label(bars, fmt='%.3g', padding=3)
-    axis.invert_yaxis()
-    axis.margins(x=0.15)
-    axis.set_xlabel(f's / step: batch {args.batch_size}, {args.dtype}, {args.device}')
-    args.chart.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.chart, dpi=150)
+        ms_a_block = median / tokens[ratio] / args.batch_size * 1e3
+        rows.append((ratio, tokens[ratio], f'{median:.3f}', f'{ms_a_block:.3f}'))
+    print(markdown_table(('mask ratio', 'visible blocks', 'stages 1 and 2, s', 'ms a visible block'), rows))
 
 
 def main() -> None:
@@ -309,12 +264,14 @@ def main() -> None:
         print_stage_times(args)
         return
     results = run(args)
-    print_table(results, args)
+    print(figures_table(COLUMNS, results, args.reference))
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(results, indent=1))
+        with write_whole(args.json) as path:
+            path.write_text(json.dumps(results, indent=1))
     if args.chart:
-        draw_chart(results, args)
+        label = f's / step: batch {args.batch_size}, {args.dtype}, {args.device}'
+        seconds = [result['seconds_per_step'] for result in results]
+        draw_bars([result['name'] for result in results], {label: seconds}, args.chart)
 
 
 if __name__ == '__main__':

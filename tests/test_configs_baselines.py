@@ -1,27 +1,18 @@
 """The configs of the paper's rivals in detection and segmentation: other backbones in our pipelines."""
 
-from functools import partial
-from importlib import import_module
-from pathlib import Path
-from unittest import mock
-
 import pytest
 import scipy
 import torch
-import yaml
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from helpers import build_on_meta, load, names_in, optimizer_of, save_backbone
 from mmengine.structures import PixelData
 from mmengine.utils import digit_version
 
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_parameters
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / 'configs' / 'baselines'
-DETECTION = sorted(path.stem for path in FOLDER.glob('detection/*.py'))
-SEGMENTATION = sorted(path.stem for path in FOLDER.glob('segmentation/*.py'))
-CONFIGS = [*DETECTION, *SEGMENTATION]
+DETECTION = names_in('baselines/detection')
+SEGMENTATION = names_in('baselines/segmentation')
+RIVALS = [*DETECTION, *SEGMENTATION]
 VIT_FPN = 'mask-rcnn_vit-base-p16_fpn_8xb4-amp-lsj-100e_coco'
 VITDET = 'mask-rcnn_vit-base-p16_vitdet_8xb8-amp-lsj-100e_coco'
 MVIT_FPN = 'mask-rcnn_mvitv2-base_fpn_8xb4-amp-lsj-36e_coco'
@@ -32,51 +23,22 @@ MAE = 'upernet_mae-base-p16_8xb2-amp-160k_ade20k-512x512'
 SWIN = 'upernet_swin-base_8xb2-amp-160k_ade20k-512x512'
 
 
-def path_of(name):
-    return FOLDER / ('detection' if name in DETECTION else 'segmentation') / f'{name}.py'
-
-
-def load(name):
-    """A config, in the scope of its library."""
-    library = 'mmdet' if name in DETECTION else 'mmseg'
-    if library == 'mmdet':
-        pytest.importorskip('mmdet', reason='mmdet is not installed')
-        pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
-    pytest.importorskip('mmseg', reason='mmseg is not installed')
-    import_module(f'{library}.models')
-    init_default_scope(library)
-    return Config.fromfile(path_of(name))
-
-
 def base_of(name):
     """Our own config whose pipelines and heads a rival has."""
-    base = 'segmentation/upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
-    if name in DETECTION:
-        recipe = 'vitdet_8xb2-amp-lsj-184k' if name == VITDET else 'fpn_8xb4-amp-lsj-25e'
-        base = f'detection/mask-rcnn_convvit-base-p16_{recipe}_coco.py'
-    return Config.fromfile(ROOT / 'configs' / base)
-
-
-def build_on_meta(config):
-    # mmdet's and mmseg's Swin read their drop path rates off a tensor, which meta tensors do not allow.
-    with torch.device('meta'), mock.patch('torch.linspace', partial(torch.linspace, device='cpu')):
-        return MODELS.build(config.model)
-
-
-def count(*modules):
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+    if name in SEGMENTATION:
+        return load('upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512')
+    recipe = 'vitdet_8xb2-amp-lsj-184k' if name == VITDET else 'fpn_8xb4-amp-lsj-25e'
+    return load(f'mask-rcnn_convvit-base-p16_{recipe}_coco')
 
 
 def param_groups(config, model):
-    """Those of the optimiser, by name of the parameter; without AMP, which asserts a GPU."""
-    wrapper = dict(config.optim_wrapper.to_dict(), type='OptimWrapper')
-    wrapper.pop('dtype', None)
+    """Those of the optimiser, by name of the parameter."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
+    groups = optimizer_of(config, model).param_groups
     return {names[id(parameter)]: group for group in groups for parameter in group['params']}
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', RIVALS)
 def test_all_but_the_backbone_is_ours(name):
     config, base = load(name), base_of(name)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'):
@@ -89,8 +51,10 @@ def test_all_but_the_backbone_is_ours(name):
             base.model[key] for key in ('rpn_head', 'roi_head')
         ]
     assert config.param_scheduler == base.param_scheduler and config.custom_hooks == base.custom_hooks
-    assert config.optim_wrapper.type == 'AmpOptimWrapper'
-    assert config.optim_wrapper.get('dtype') == base.optim_wrapper.get('dtype')
+    assert config.runner_type == base.runner_type
+    assert [config.optim_wrapper[key] for key in ('type', 'dtype')] == [
+        base.optim_wrapper[key] for key in ('type', 'dtype')
+    ]
     assert 'mmconvmae' in config.custom_imports.imports
 
 
@@ -138,7 +102,7 @@ POSITIONS = (64**2 - 14**2 - 1) * 768
 )
 def test_parameters_are_the_papers(name, more, millions):
     """The paper prints 118, 111, 107, 71, 163 and 121; it counts the auxiliary heads of these segmentors."""
-    assert (count(build_on_meta(load(name))) - more) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert (count_parameters(build_on_meta(load(name))) - more) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 @pytest.mark.parametrize(('name', 'epochs'), [(VIT_FPN, 100), (VITDET, 100), (SWIN_FPN, 36), (MVIT_FPN, 36)])
@@ -242,7 +206,7 @@ def batch_of(name):
     return dict(inputs=[torch.randint(256, (3, 128, 128)) for _ in range(2)], data_samples=samples)
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', RIVALS)
 def test_a_step(small, name):
     torch.manual_seed(0)
     config = small(name)
@@ -254,16 +218,13 @@ def test_a_step(small, name):
     learners = (parameter for key, parameter in model.named_parameters() if not key.startswith('roi_head.'))
     assert all(parameter.grad is not None for parameter in learners)
     before = model.backbone.patch_embed.projection.weight.clone()
-    wrapper = dict(config.optim_wrapper.to_dict(), type='OptimWrapper')
-    wrapper.pop('dtype', None)
-    build_optim_wrapper(model, wrapper).step()
+    optimizer_of(config, model).step()
     assert not torch.equal(model.backbone.patch_embed.projection.weight, before)
 
 
 def load_backbone(config, state_dict, path):
     """The backbone of a config, started from a checkpoint of mmpretrain's with this state dict of a backbone."""
-    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in state_dict.items()}), path)
-    config.model.backbone.init_cfg.checkpoint = str(path)
+    config.model.backbone.init_cfg.checkpoint = save_backbone(state_dict, path)
     backbone = MODELS.build(config.model.backbone)
     backbone.init_weights()
     return backbone.state_dict()
@@ -318,17 +279,3 @@ def test_checkpoint_of_beit(small, build, tmp_path):
         assert resized.shape == (15**2 + 3, 2)
         assert torch.equal(resized[-3:], table[-3:])  # of the class token
         torch.testing.assert_close(resized[15**2 // 2], table[7**2 // 2])  # of a position to itself
-
-
-@pytest.mark.parametrize(('folder', 'names'), [('detection', DETECTION), ('segmentation', SEGMENTATION)])
-def test_metafile_lists_every_config(folder, names):
-    entries = yaml.safe_load((FOLDER / folder / 'metafile.yml').read_text())['Models']
-    assert sorted(entry['Config'] for entry in entries) == [str(path_of(name).relative_to(ROOT)) for name in names]
-    for entry in entries:
-        assert entry['Name'] == Path(entry['Config']).stem
-        config = load(entry['Name'])
-        metadata = entry['Metadata']
-        assert metadata['Parameters'] == count(build_on_meta(config)), entry['Name']
-        assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size
-        length = metadata.get('Epochs') or metadata['Iterations']
-        assert length == config.train_cfg.get('max_epochs', config.train_cfg.get('max_iters'))

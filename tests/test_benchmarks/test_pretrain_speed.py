@@ -1,6 +1,7 @@
 import json
 
 import torch
+from helpers import ROOT, run_script
 
 from mmconvmae.checkpoint import to_official
 
@@ -8,7 +9,7 @@ ARGS = ('--arch', 'tiny', '--batch-size', '1', '--rounds', '1')
 
 
 def test_published_form_is_the_same_model(small_config, build, monkeypatch):
-    monkeypatch.syspath_prepend('tools/benchmarks')
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
     from published_form import PublishedConvMAE
 
     ours = build(small_config)
@@ -23,9 +24,9 @@ def test_published_form_is_the_same_model(small_config, build, monkeypatch):
     torch.testing.assert_close(*losses)
 
 
-def test_figures_of_each_contender(run_tool, tmp_path):
+def test_figures_of_each_contender(tmp_path):
     out = tmp_path / 'figures.json'
-    result = run_tool(
+    result = run_script(
         'benchmarks/pretrain_speed.py',
         *('--contenders', 'visible', 'dense', '--reference', 'dense', '--json', out, '--chart', tmp_path / 'chart.png'),
         *ARGS,

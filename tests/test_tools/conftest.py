@@ -1,44 +1,16 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
+from helpers import CONFIGS, names_in, write_config
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL_ARCH = dict(_delete_=True, embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2))
 
 
-@pytest.fixture
-def run_tool():
-    """Runs a script of tools/ and gives its completed process."""
-
-    def run(script, *args):
-        command = [sys.executable, ROOT / 'tools' / script, *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    return run
-
-
 @pytest.fixture(scope='session')
-def photos(tmp_path_factory):
+def photos(convert):
     """A folder of crops of real photographs: train/ and val/."""
-    out = tmp_path_factory.mktemp('photos') / 'crops'
-    script = ROOT / 'tools' / 'dataset_converters' / 'skimage_photos.py'
-    subprocess.run(
-        [sys.executable, script, out, '--train', '24', '--val', '6', '--size', '72'], check=True, capture_output=True
-    )
-    return out
-
-
-@pytest.fixture(scope='session')
-def digits(tmp_path_factory):
-    """The handwritten digits, as an image folder: train/, val/ and meta/."""
-    out = tmp_path_factory.mktemp('digits') / 'digits'
-    script = ROOT / 'tools' / 'dataset_converters' / 'sklearn_digits.py'
-    subprocess.run([sys.executable, script, out], check=True, capture_output=True)
-    return out
+    return convert('skimage_photos.py', '--train', '24', '--val', '6', '--size', '72')
 
 
 @pytest.fixture
@@ -46,9 +18,10 @@ def digits_config(tmp_path, digits):
     """Writes a config like one of those for digits, by a part of its name, with a small model and random weights."""
 
     def write(name):
-        (base,) = (ROOT / 'configs' / 'convmae_digits').glob(f'*{name}*.py')
+        (base,) = (CONFIGS[config] for config in names_in('convmae_digits') if name in config)
         data = f'dataset=dict(data_root={str(digits)!r})'
-        text = dedent(
+        return write_config(
+            tmp_path / f'{name}.py',
             f"""
             _base_ = {str(base)!r}
             model = dict(
@@ -64,11 +37,8 @@ def digits_config(tmp_path, digits):
             test_dataloader = val_dataloader
             param_scheduler = None
             train_cfg = dict(max_epochs=2, val_interval=1)
-            """
+            """,
         )
-        path = tmp_path / f'{name}.py'
-        path.write_text(text)
-        return path
 
     return write
 
@@ -78,8 +48,9 @@ def train_config(tmp_path, photos):
     """A file with a config that trains a small model on the photographs in seconds, and lines to add to it."""
 
     def write(extra=''):
-        base = next((ROOT / 'configs' / 'convmae').glob('*tiny*demo*.py'))
-        text = dedent(
+        base = CONFIGS['convmae_convvit-tiny-p16_1xb16-coslr-8e_demo-128px']
+        return write_config(
+            tmp_path / 'small.py',
             f"""
             _base_ = {str(base)!r}
             model = dict(
@@ -87,7 +58,7 @@ def train_config(tmp_path, photos):
                     arch={SMALL_ARCH},
                     img_size=64,
                 ),
-                neck=dict(in_channels=(16, 24, 32), img_size=64, embed_dims=16, depth=1, num_heads=2),
+                neck=dict(embed_dims=16, depth=1, num_heads=2),
             )
             train_pipeline = _base_.train_pipeline
             train_pipeline[1].update(scale=64)
@@ -101,11 +72,9 @@ def train_config(tmp_path, photos):
             default_hooks = dict(logger=dict(interval=1))
             resume = True
             work_dir = {str(tmp_path / 'work')!r}
-            """
+            """,
+            extra,
         )
-        path = tmp_path / 'small.py'
-        path.write_text(text + dedent(extra))
-        return path
 
     return write
 

@@ -13,7 +13,7 @@ def test_there_and_back(run_tool, golden, tmp_path):
     assert 'set `num_heads`' in result.stdout
     result = convert(run_tool, ours, back, '--to-official')
     assert result.returncode == 0, result.stderr
-    official = torch.load(source, weights_only=False)['model']
+    official = torch.load(source, weights_only=True)['model']
     returned = torch.load(back)['model']
     assert returned.keys() == official.keys()
     assert all(torch.equal(returned[name], value) for name, value in official.items())

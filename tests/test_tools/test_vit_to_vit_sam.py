@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers import save_backbone
 
 from mmconvmae.registry import MODELS
 
@@ -10,9 +11,7 @@ ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 def checkpoint(build, tmp_path):
     """A plain ViT of 64-pixel images, as a checkpoint of a classifier has it."""
     vit = build(dict(type='mmpretrain.VisionTransformer', arch=ARCH, img_size=64))
-    state_dict = {f'backbone.{name}': value for name, value in vit.state_dict().items()}
-    torch.save(dict(state_dict={**state_dict, 'head.fc.bias': torch.zeros(3)}), tmp_path / 'vit.pth')
-    return tmp_path / 'vit.pth', vit
+    return save_backbone(vit.state_dict(), tmp_path / 'vit.pth', **{'head.fc.bias': torch.zeros(3)}), vit
 
 
 def test_converted_checkpoint_gives_the_same_features(run_tool, checkpoint, tmp_path):

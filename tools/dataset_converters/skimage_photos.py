@@ -7,13 +7,14 @@ validation crop is in a training crop.
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import skimage
 from PIL import Image
+
+from mmconvmae.utils import write_whole
 
 PHOTOS = (
     'astronaut.png',
@@ -37,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def write_crops(photos: list[Image.Image], folder: Path, count: int, size: int, rng: np.random.Generator) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for i in range(count):
         photo = photos[i % len(photos)]
         edge = min(size, *photo.size)
@@ -47,18 +48,17 @@ def write_crops(photos: list[Image.Image], folder: Path, count: int, size: int, 
 
 def main() -> None:
     args = parse_args()
-    if args.out.exists():
-        sys.exit(f'Error: {args.out} is already there; remove it first, or use it as it is.')
     data = Path(skimage.__file__).parent / 'data'
     photos = [Image.open(data / name).convert('RGB') for name in PHOTOS]
     left_parts = [photo.crop((0, 0, int(photo.width * TRAIN_SHARE), photo.height)) for photo in photos]
     right_parts = [photo.crop((int(photo.width * TRAIN_SHARE), 0, photo.width, photo.height)) for photo in photos]
     rng = np.random.default_rng(args.seed)
-    partial = args.out.with_name(f'.{args.out.name}.part')
-    shutil.rmtree(partial, ignore_errors=True)
-    write_crops(left_parts, partial / 'train', args.train, args.size, rng)
-    write_crops(right_parts, partial / 'val', args.val, args.size, rng)
-    partial.rename(args.out)
+    try:
+        with write_whole(args.out, folder=True) as out:
+            write_crops(left_parts, out / 'train', args.train, args.size, rng)
+            write_crops(right_parts, out / 'val', args.val, args.size, rng)
+    except OSError as error:
+        sys.exit(f'Error: {error}')
     print(f'{args.train} training and {args.val} validation crops of {len(photos)} photographs are in {args.out}.')
 
 

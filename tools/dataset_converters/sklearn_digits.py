@@ -7,7 +7,6 @@ OUT/meta/train_10_per_class_K.txt lists ten training images of each class with t
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from mmconvmae.utils import write_whole
 
 PER_CLASS = 10
 
@@ -44,25 +45,35 @@ def write_images(pixels: np.ndarray, labels: np.ndarray, indices: np.ndarray, fo
         image.resize((size, size), Image.Resampling.BICUBIC).save(path)
 
 
+def write_lists(labels: np.ndarray, train: np.ndarray, folder: Path, draws: int) -> None:
+    """Write lists of a few labelled training images of each class.
+
+    Args:
+        labels (np.ndarray): Classes of all digits, shape (N, ).
+        train (np.ndarray): Which are training images.
+        folder (Path): Where; it is made.
+        draws (int): Number of lists.
+    """
+    folder.mkdir()
+    for k in range(draws):
+        rng = np.random.default_rng(k)
+        drawn = [rng.choice(train[labels[train] == label], PER_CLASS, replace=False) for label in range(10)]
+        lines = [f'{labels[i]}/{i:04d}.png {labels[i]}\n' for i in np.concatenate(drawn)]
+        (folder / f'train_{PER_CLASS}_per_class_{k}.txt').write_text(''.join(lines))
+
+
 def main() -> None:
     args = parse_args()
-    if args.out.exists():
-        sys.exit(f'Error: {args.out} is already there; remove it first, or use it as it is.')
     digits = load_digits()
     indices = np.arange(len(digits.target))
     train, val = train_test_split(indices, test_size=0.2, stratify=digits.target, random_state=0)
-    partial = args.out.with_name(f'.{args.out.name}.part')
-    shutil.rmtree(partial, ignore_errors=True)
-    write_images(digits.images, digits.target, train, partial / 'train', args.size)
-    write_images(digits.images, digits.target, val, partial / 'val', args.size)
-
-    (partial / 'meta').mkdir()
-    for k in range(args.draws):
-        rng = np.random.default_rng(k)
-        drawn = [rng.choice(train[digits.target[train] == label], PER_CLASS, replace=False) for label in range(10)]
-        lines = [f'{digits.target[i]}/{i:04d}.png {digits.target[i]}\n' for i in np.concatenate(drawn)]
-        (partial / 'meta' / f'train_{PER_CLASS}_per_class_{k}.txt').write_text(''.join(lines))
-    partial.rename(args.out)
+    try:
+        with write_whole(args.out, folder=True) as out:
+            write_images(digits.images, digits.target, train, out / 'train', args.size)
+            write_images(digits.images, digits.target, val, out / 'val', args.size)
+            write_lists(digits.target, train, out / 'meta', args.draws)
+    except OSError as error:
+        sys.exit(f'Error: {error}')
     print(f'{len(train)} training and {len(val)} validation images are in {args.out}.')
 
 

@@ -32,7 +32,7 @@ def main() -> None:
     args = parse_args()
     try:
         if args.to_official:
-            ours = read_state_dict(args.src, 'state_dict', trusted=True)
+            ours = read_state_dict(args.src, 'state_dict')
             content = dict(model=to_official(ours))
         else:
             ours = from_official(read_state_dict(args.src, 'model', 'state_dict'))

@@ -50,7 +50,7 @@ def convert(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def main() -> None:
     args = parse_args()
     try:
-        backbone = convert(read_state_dict(args.src, 'state_dict', trusted=True))
+        backbone = convert(read_state_dict(args.src, 'state_dict'))
         write_checkpoint(dict(state_dict=backbone, meta=dict()), args.dst)
     except (OSError, ValueError) as error:
         sys.exit(f'Error: {args.src} was not converted: {error}')
