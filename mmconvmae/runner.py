@@ -9,6 +9,7 @@ from mmengine.optim import LinearParamScheduler, OptimWrapper, OptimWrapperDict,
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from mmconvmae.checkpoint import has_former_names
 from mmconvmae.registry import RUNNERS
 
 # How far a scheduler has come, and what follows from begin and end; all else in its state is what it was built from.
@@ -189,6 +190,7 @@ class ScheduleRunner(Runner):
             dict: The checkpoint.
         """
         checkpoint = super().load_checkpoint(*args, **kwargs)
+        self._has_former_names = has_former_names(checkpoint['state_dict'])
         self._saved_schedulers = checkpoint.get('param_schedulers', [])
         return checkpoint
 
@@ -210,6 +212,9 @@ class ScheduleRunner(Runner):
             resume_optimizer (bool): Whether to load the optimiser's state. Defaults to True.
             resume_param_scheduler (bool): Whether to go on with the schedule. Defaults to True.
             map_location (str | Callable): Where to load tensors. Defaults to ``'default'``: the device of the run.
+
+        Raises:
+            ValueError: If the checkpoint is of mmconvmae 0.1.
         """
         schedulers = self.param_schedulers or []
         if (
@@ -224,6 +229,11 @@ class ScheduleRunner(Runner):
 
         schedule = _Schedule(self.optim_wrapper, schedulers)
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        if self._has_former_names:
+            raise ValueError(
+                f'{filename} is of mmconvmae 0.1, whose optimiser has its state in another order of parameters; begin '
+                'from its weights in a new work directory, with `load_from` and `resume=False`.'
+            )
         self.message_hub.update_info('last_ckpt', filename)
 
         unit = 'epochs' if isinstance(self.train_loop, EpochBasedTrainLoop) else 'iters'

@@ -316,6 +316,17 @@ class PoisonWeightsHook(Hook):
         runner.model.first.bias.data.fill_(float('nan'))
 
 
+def test_checkpoint_of_version_0_1_gives_its_weights_alone(make, tmp_path):
+    make(SCHEDULES['one'], epochs=1).train()
+    path = tmp_path / 'run' / 'epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint['state_dict']['backbone.patch_embeds.0.norm.bias'] = torch.zeros(1)
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=r'epoch_1\.pth is of mmconvmae 0\.1, .* with `load_from` and `resume=False`'):
+        make(SCHEDULES['one'], epochs=2, resume=True).train()
+    make(SCHEDULES['one'], folder='other', epochs=1, load_from=str(path)).train()
+
+
 def test_error_names_the_checkpoint_that_the_run_went_on_from(make, tmp_path):
     """What a checkpoint knows of the last one is the one before it."""
     optim_wrapper = dict(type='mmconvmae.AutocastOptimWrapper', optimizer=dict(type='SGD', lr=0.1))

@@ -1,5 +1,5 @@
 from .files import SAFE_GLOBALS, read_state_dict, write_checkpoint
-from .loading import check_state_dict, use_todays_decoder_names
+from .loading import check_state_dict, has_former_names, use_todays_decoder_names
 from .official import check_strict, from_official, infer_model, to_official
 
 __all__ = [
@@ -7,6 +7,7 @@ __all__ = [
     'check_state_dict',
     'check_strict',
     'from_official',
+    'has_former_names',
     'infer_model',
     'read_state_dict',
     'to_official',

@@ -72,6 +72,20 @@ def use_todays_decoder_names(decoder: nn.Module, state_dict: dict[str, Tensor], 
     _use_todays_names(_DECODER_NAMES, state_dict, prefix)
 
 
+def has_former_names(state_dict: dict[str, Tensor]) -> bool:
+    """Whether a model's state dict is of version 0.1.
+
+    Its parameters were in another order too, in which a checkpoint has the optimiser's state.
+
+    Args:
+        state_dict (dict[str, Tensor]): The state dict.
+
+    Returns:
+        bool: Whether it has a name that version 0.2 has not.
+    """
+    return any(name.startswith('backbone.patch_embeds.') for name in state_dict)
+
+
 def _use_todays_names(names: tuple[tuple[str, str], ...], state_dict: dict[str, Tensor], prefix: str) -> None:
     renamed = 0
     for name in [name for name in state_dict if name.startswith(prefix)]:
