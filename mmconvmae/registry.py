@@ -5,6 +5,7 @@ reaches what is registered here through ``custom_imports = dict(imports=['mmconv
 ``type='mmconvmae.ConvViT'``.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -19,6 +20,8 @@ from mmengine.registry import Registry
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmconvmae', locations=['mmconvmae.models'])
 # Mask generators.
 TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmconvmae', locations=['mmconvmae.models'])
+# Where images come from.
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # Steps of an image pipeline.
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # Functions that a config names, such as a dataloader's ``worker_init_fn``.
@@ -40,6 +43,7 @@ OPTIM_WRAPPERS = Registry(
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmconvmae', locations=['mmconvmae.runner'])
 
 __all__ = [
+    'DATASETS',
     'FUNCTIONS',
     'HOOKS',
     'MODELS',

@@ -3,8 +3,10 @@ from copy import copy
 from fractions import Fraction
 from itertools import zip_longest
 from math import ceil
+from pathlib import Path
 from types import SimpleNamespace
 
+from mmengine.config import Config
 from mmengine.optim import LinearParamScheduler, OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -109,6 +111,34 @@ class ScheduleRunner(Runner):
     not that of the checkpoint, and accumulated gradients count in the scaling of the learning rate. Each says so in the
     log. Everything else, and runs with several optimisers, are mmengine's.
     """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'ScheduleRunner':
+        """Build a runner.
+
+        Args:
+            cfg (Config): A whole config.
+
+        Returns:
+            ScheduleRunner: The runner.
+
+        Raises:
+            ValueError: If one of a template's `settings` was changed where it has no effect, or a run is to go on from
+                the checkpoint of another.
+        """
+        for name, value in cfg.get('settings', {}).items():
+            if cfg.get(name) != value:
+                raise ValueError(
+                    f'{name} was set to {cfg.get(name)!r} from outside of the file that has the settings, where all '
+                    f'else was made with {value!r}; copy that file and set it there.'
+                )
+        checkpoint = cfg.get('load_from')
+        if cfg.get('resume') and checkpoint and Path(checkpoint).resolve().parent != Path(cfg['work_dir']).resolve():
+            raise ValueError(
+                f'load_from={checkpoint!r} with resume=True would go on with the epoch and optimiser of another run; '
+                'to begin with its weights set resume=False, and to go on with that run give its work_dir.'
+            )
+        return super().from_cfg(cfg)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate by the batch size that makes one step.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import cache, partial
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from textwrap import dedent
 from unittest import mock
@@ -103,3 +104,22 @@ def write_config(path, *texts):
 def run_script(script, *args):
     """Run a script of this repository, named by its path; gives its completed process."""
     return subprocess.run([sys.executable, ROOT / script, *map(str, args)], capture_output=True, text=True)
+
+
+def import_script(script):
+    """A script of this repository as a module, named by its path, so that tests need not start Python for each run."""
+    path = ROOT / script
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_main(module, monkeypatch, *args):
+    """Run the command line of such a module; gives the error that it exits with, or None."""
+    monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, args)])
+    try:
+        module.main()
+    except SystemExit as exit:
+        return exit.code
+    return None

@@ -1,6 +1,7 @@
 """Draw what a pretrained model makes of masked images.
 
-A row for each image: original, masked, reconstruction, and the reconstruction with the visible patches pasted in.
+A row for each image: original, masked, reconstruction, the reconstruction with the visible patches pasted in, and one
+whose brightness and contrast come from the visible patches.
 
 python tools/visualize_reconstruction.py IMAGE... --config CONFIG --checkpoint CHECKPOINT --out OUT.png
 """
@@ -9,23 +10,16 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
-from torch import Tensor
 
+from mmconvmae.apis.images import load_center_crop
 from mmconvmae.checkpoint import read_state_dict
 from mmconvmae.models import ConvMAE
 from mmconvmae.registry import MODELS, TRANSFORMS
-from mmconvmae.utils import write_whole
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
-
-COLUMNS = ('original', 'masked', 'reconstruction', 'reconstruction + visible')
+from mmconvmae.visualization import draw_reconstructions
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,48 +73,14 @@ def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
         OSError: If an image is damaged, or the picture cannot be written.
         ValueError: If the mask ratio is none, or the picture's name ends in no format that there is.
     """
-    height, width = model.backbone.img_size
-    pipeline = Compose(
-        [
-            TRANSFORMS.build(transform)
-            for transform in (
-                dict(type='mmconvmae.LoadWholeImage'),
-                dict(type='ResizeEdge', scale=max(height, width), edge='short', backend='pillow'),
-                dict(type='CenterCrop', crop_size=(height, width)),
-                dict(type='PackInputs'),
-            )
-        ]
-    )
-    preprocessor = model.data_preprocessor
-
-    def to_picture(x: Tensor) -> Tensor:  # (3, H, W) as the model has it -> (H, W, 3) in [0, 1]
-        return ((x * preprocessor.std + preprocessor.mean) / 255).clamp(0, 1).permute(1, 2, 0)
-
-    figure, axes = plt.subplots(
-        len(images),
-        len(COLUMNS),
-        figsize=(2 * len(COLUMNS), 2 * len(images) + 0.3),
-        squeeze=False,
-        layout='constrained',
-    )
-    for row, path in zip(axes, track_iter_progress(images)):
-        data = pipeline(dict(img_path=str(path)))
-        data['inputs'] = data['inputs'][None]
-        original = preprocessor(data)['inputs']  # (1, 3, H, W)
-        reconstruction, removed = model.reconstruct(original)
-        pictures = (
-            to_picture(original[0]),
-            torch.where(removed[0, 0, ..., None], 0.5, to_picture(original[0])),
-            to_picture(reconstruction[0]),
-            to_picture(torch.where(removed, reconstruction, original)[0]),
-        )
-        for axis, picture in zip(row, pictures):
-            axis.imshow(picture)
-            axis.set_axis_off()
-    for axis, title in zip(axes[0], COLUMNS):
-        axis.set_title(title, fontsize=9)
-    with write_whole(out) as partial:
-        figure.savefig(partial, dpi=150, format=out.suffix[1:] or 'png')
+    size = model.backbone.img_size
+    loader = TRANSFORMS.build(dict(type='mmconvmae.LoadWholeImage', in_channels=model.backbone.in_channels))
+    rows = []
+    for path in track_iter_progress(images):
+        inputs = load_center_crop(str(path), loader, size, max(size))[None]
+        original = model.data_preprocessor(dict(inputs=inputs, data_samples=None))['inputs']  # (1, C, H, W)
+        rows.append((original, *model.reconstruct(original)))
+    draw_reconstructions(model, *(torch.cat(parts) for parts in zip(*rows)), out)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ model = dict(
 )
 
 train_pipeline = _base_.train_pipeline
-train_pipeline[1].update(scale=128, crop_ratio_range=(0.4, 1.0))
+train_pipeline[0].update(scale=128, crop_ratio_range=(0.4, 1.0))
 train_dataloader = dict(
     batch_size=16,
     num_workers=2,

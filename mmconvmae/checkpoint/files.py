@@ -1,6 +1,7 @@
 """Checkpoint files: read without running what a stranger may have put into them, written whole or not at all."""
 
 import argparse
+import ast
 import os
 import pickle
 import re
@@ -50,6 +51,42 @@ SAFE_GLOBALS = (
 )
 
 
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """Read a checkpoint file.
+
+    Args:
+        path (str | os.PathLike): The file.
+
+    Returns:
+        dict: What is in it, on the CPU.
+
+    Raises:
+        ValueError: If the file is no whole checkpoint, or holds objects that could run code.
+        OSError: If the file cannot be opened.
+    """
+    with open(path, 'rb') as file:
+        try:
+            with torch.serialization.safe_globals(list(SAFE_GLOBALS)):
+                content = torch.load(file, map_location='cpu', weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f'{path} {_fault(error)}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds {type(content).__name__} and no parameters; is it the right kind of file?')
+    return content
+
+
+def is_state_dict(entry: object) -> bool:
+    """Whether something read from a checkpoint holds the parameters of a model.
+
+    Args:
+        entry (object): Anything.
+
+    Returns:
+        bool: Whether it is a dict of tensors and not empty.
+    """
+    return isinstance(entry, dict) and bool(entry) and all(isinstance(value, Tensor) for value in entry.values())
+
+
 def read_state_dict(path: str | os.PathLike, *keys: str) -> dict[str, Tensor]:
     """Read the parameters out of a checkpoint file.
 
@@ -64,18 +101,63 @@ def read_state_dict(path: str | os.PathLike, *keys: str) -> dict[str, Tensor]:
         ValueError: If the file is no whole checkpoint, has no such entry, or holds objects that could run code.
         OSError: If the file cannot be opened.
     """
-    with open(path, 'rb') as file:
-        try:
-            with torch.serialization.safe_globals(list(SAFE_GLOBALS)):
-                content = torch.load(file, map_location='cpu', weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f'{path} {_fault(error)}') from error
-    key = next((key for key in keys if isinstance(content, dict) and key in content), keys[0])
-    entry = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(entry, dict) or not entry or not all(isinstance(value, Tensor) for value in entry.values()):
-        entries = ', '.join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+    content = read_checkpoint(path)
+    key = next((key for key in keys if key in content), keys[0])
+    if not is_state_dict(content.get(key)):
+        entries = ', '.join(map(str, list(content)[:5]))
         raise ValueError(f'{path} has no parameters under {key!r} (it holds {entries}); is it the right kind of file?')
-    return entry
+    return content[key]
+
+
+def config_of(content: dict) -> dict:
+    """Read the config that a checkpoint was trained with, as far as it is plain data.
+
+    mmengine's checkpoints have it as Python source. That is not run but taken apart: what is no literal and no
+    ``dict(...)`` of literals is passed over, so a stranger's checkpoint can do nothing here.
+
+    Args:
+        content (dict): What :func:`read_checkpoint` gives.
+
+    Returns:
+        dict: The config, empty if there is none.
+    """
+    meta = content.get('meta')
+    config = meta.get('cfg', meta.get('config')) if isinstance(meta, dict) else None
+    if isinstance(config, dict):
+        return config
+    if not isinstance(config, str):
+        return {}
+    try:
+        statements = ast.parse(config).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    values = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                values[statement.targets[0].id] = _evaluate(statement.value)
+            except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+                continue
+    return values
+
+
+def _evaluate(node: ast.expr) -> object:
+    """The value of a literal that may have ``dict(...)`` in it."""
+    match node:
+        case ast.Call(func=ast.Name(id='dict'), args=args, keywords=keywords) if len(args) <= 1:
+            value = dict(_evaluate(args[0])) if args else {}
+            for keyword in keywords:  # one without a name is `**`
+                value.update(
+                    _evaluate(keyword.value) if keyword.arg is None else {keyword.arg: _evaluate(keyword.value)}
+                )
+            return value
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {ast.literal_eval(key): _evaluate(value) for key, value in zip(keys, values)}
+        case ast.List(elts=elements):
+            return [_evaluate(element) for element in elements]
+        case ast.Tuple(elts=elements):
+            return tuple(_evaluate(element) for element in elements)
+    return ast.literal_eval(node)
 
 
 def _fault(error: Exception) -> str:

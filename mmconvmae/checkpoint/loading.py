@@ -1,4 +1,4 @@
-"""What happens when a backbone is about to load a state dict."""
+"""What happens when a backbone or a decoder is about to load a state dict, and how version 0.1 is told from today's."""
 
 import re
 
@@ -30,7 +30,7 @@ def check_state_dict(backbone: nn.Module, state_dict: dict[str, Tensor], prefix:
         ValueError: If it holds nothing of such a backbone, or a parameter has another shape, or a stage another number
             of blocks.
     """
-    _use_todays_names(_BACKBONE_NAMES, state_dict, prefix)
+    use_todays_backbone_names(state_dict, prefix)
     own = {prefix + name: value for name, value in backbone.state_dict().items()}
     loaded = {name: value for name, value in state_dict.items() if name in own}
     if state_dict and not loaded:
@@ -57,6 +57,16 @@ def check_state_dict(backbone: nn.Module, state_dict: dict[str, Tensor], prefix:
                 f'The checkpoint is of another architecture: stage {i + 1} has {len(in_checkpoint)} blocks in it '
                 f'and {depth} in this model; set `depths` in `arch` to those of the checkpoint.'
             )
+
+
+def use_todays_backbone_names(state_dict: dict[str, Tensor], prefix: str) -> None:
+    """Rename what the backbone's parameters were called in older versions.
+
+    Args:
+        state_dict (dict[str, Tensor]): Parameters, changed in place.
+        prefix (str): What the names of the backbone's parameters start with.
+    """
+    _use_todays_names(_BACKBONE_NAMES, state_dict, prefix)
 
 
 def use_todays_decoder_names(decoder: nn.Module, state_dict: dict[str, Tensor], prefix: str, *args) -> None:

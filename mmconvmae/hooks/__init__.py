@@ -1,4 +1,5 @@
 from .epoch_seed_hook import EpochSeedHook
 from .finite_check_hook import FiniteCheckHook
+from .reconstruction_hook import ReconstructionHook
 
-__all__ = ['EpochSeedHook', 'FiniteCheckHook']
+__all__ = ['EpochSeedHook', 'FiniteCheckHook', 'ReconstructionHook']

@@ -1,4 +1,5 @@
 from .backbones import ConvMAEViT, ConvViT
+from .data_preprocessor import ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ConvMAEMask, ConvMAEMaskGenerator
 from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
@@ -12,5 +13,6 @@ __all__ = [
     'ConvMAEPretrainHead',
     'ConvMAEViT',
     'ConvViT',
+    'ImageDataPreprocessor',
     'SimpleFeaturePyramid',
 ]

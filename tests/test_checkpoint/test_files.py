@@ -4,9 +4,11 @@ import os
 import numpy as np
 import pytest
 import torch
+from helpers import CONFIGS
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from mmconvmae.checkpoint import read_state_dict, write_checkpoint
+from mmconvmae.checkpoint import config_of, read_checkpoint, read_state_dict, write_checkpoint
 
 
 def test_read_keeps_the_authors_arguments_harmless(tmp_path):
@@ -64,3 +66,37 @@ def test_read_runs_nothing(tmp_path, stranger, name):
     torch.save(dict(state_dict=dict(a=torch.ones(2)), other=stranger), path)
     with pytest.raises(ValueError, match=rf'stranger\.pth holds {name}, an object that could run code'):
         read_state_dict(path, 'state_dict')
+
+
+def test_read_what_is_no_dict(tmp_path):
+    torch.save([torch.ones(2)], tmp_path / 'list.pth')
+    with pytest.raises(ValueError, match=r'list\.pth holds list and no parameters; is it the right kind of file\?'):
+        read_checkpoint(tmp_path / 'list.pth')
+
+
+@pytest.mark.parametrize('name', ['mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco', 'convvit-base-p16_8xb128'])
+def test_config_of_a_checkpoint_is_what_was_written(name):
+    (path,) = (path for config, path in CONFIGS.items() if config.startswith(name))
+    config = Config.fromfile(path)
+    assert config_of(dict(meta=dict(cfg=config.pretty_text))) == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('a = dict({1: dict(b=[1, (2, -3.5)])})', dict(a={1: dict(b=[1, (2, -3.5)])})),
+        ("a = dict(b=None, **{'c': 'd'})", dict(a=dict(b=None, c='d'))),
+        ("import os\nos.system('x')\na = os.system('x')\nb = [__import__('os')]\nc = dict(d=dict(open('x')))", {}),
+        ('a = dict(1)\nb = dict(**3)\nc = dict([1])\nd = {**{}}\na.b = 1\na, b = 1, 2', {}),
+        ('a = ' + '(' * 500 + ')' * 500, {}),
+        ('no Python', {}),
+    ],
+)
+def test_config_of_a_checkpoint_is_data_alone(text, expected):
+    assert config_of(dict(meta=dict(cfg=text))) == expected
+
+
+@pytest.mark.parametrize('content', [{}, dict(meta=None), dict(meta={}), dict(meta=dict(cfg=3))])
+def test_checkpoint_without_config(content):
+    assert config_of(content) == {}
+    assert config_of(dict(meta=dict(cfg=dict(a=1)))) == dict(a=1)

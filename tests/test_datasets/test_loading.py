@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import tifffile
+from mmpretrain.datasets import RandomResizedCrop
 from PIL import Image
 
 from mmconvmae.registry import TRANSFORMS
@@ -12,8 +14,8 @@ def photo(tmp_path):
     return path
 
 
-def load(path):
-    return TRANSFORMS.build(dict(type='mmconvmae.LoadWholeImage'))(dict(img_path=str(path)))
+def load(path, type='mmconvmae.LoadWholeImage', **kwargs):
+    return TRANSFORMS.build(dict(type=type, **kwargs))(dict(img_path=str(path)))
 
 
 def test_loads_as_pillow_does(photo):
@@ -23,13 +25,73 @@ def test_loads_as_pillow_does(photo):
 
 
 @pytest.mark.parametrize('damage', ['truncated', 'text', 'empty', 'missing'])
-def test_damaged_image(photo, damage):
+@pytest.mark.parametrize('loader', [dict(), dict(type='mmconvmae.LoadRandomResizedCrop', scale=16)])
+def test_damaged_image(photo, damage, loader):
     content = photo.read_bytes()
     if damage == 'missing':
         photo.unlink()
     else:
         photo.write_bytes(dict(truncated=content[: len(content) // 2], text=b'no image', empty=b'')[damage])
-    with pytest.raises(
-        OSError, match=r'The image .*photo\.jpg is unreadable or truncated \(.*\); replace it or take it'
-    ):
-        load(photo)
+    with pytest.raises(OSError, match=r'The image .*photo\.jpg (is|cannot be read).*\.'):
+        load(photo, **loader)
+
+
+def test_full_scale(tmp_path):
+    values = np.array([[0, 257], [32896, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / 'x.png')
+    np.testing.assert_allclose(load(tmp_path / 'x.png', in_channels=1, full_scale=255)['img'][..., 0], values / 257)
+    tifffile.imwrite(tmp_path / 'x.tif', values.astype(np.float32))
+    with pytest.raises(OSError, match=r'x\.tif has values of type float32, which have no largest one'):
+        load(tmp_path / 'x.tif', in_channels=1, full_scale=255)
+
+
+def crop_as_mmpretrain_does(path, scale, **kwargs):
+    reference = RandomResizedCrop(scale, backend='pillow', interpolation='bicubic', **kwargs)
+    return reference(dict(img=np.asarray(Image.open(path).convert('RGB'))[..., ::-1].copy()))['img'].astype(int)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """A smooth picture of 1 200 x 900 pixels, as a photograph is at that size."""
+    noise = np.random.default_rng(0).integers(0, 255, (45, 60, 3), dtype=np.uint8)
+    path = tmp_path / 'large.jpg'
+    Image.fromarray(noise).resize((1200, 900), Image.Resampling.BICUBIC).save(path, quality=95)
+    return path
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_crop_without_reduced_decoding_is_pillows(photo, suffix):
+    path = photo.with_suffix(suffix)
+    Image.open(photo).save(path)
+    for seed in range(10):
+        np.random.seed(seed)
+        ours = load(path, 'mmconvmae.LoadRandomResizedCrop', scale=(48, 64))['img']
+        np.random.seed(seed)
+        assert ours.shape == (48, 64, 3)
+        assert np.abs(ours.astype(int) - crop_as_mmpretrain_does(path, (48, 64))).max() <= 2
+
+
+def test_crop_of_a_reduced_photograph_is_nearly_pillows(photograph):
+    for seed in range(10):
+        np.random.seed(seed)
+        ours = load(photograph, 'mmconvmae.LoadRandomResizedCrop', scale=64, crop_ratio_range=(0.2, 1.0))['img']
+        np.random.seed(seed)
+        difference = np.abs(ours.astype(int) - crop_as_mmpretrain_does(photograph, 64, crop_ratio_range=(0.2, 1.0)))
+        assert difference.mean() < 3
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_crop_of_six_bands(tmp_path, dtype):
+    bands = np.random.default_rng(0).integers(0, 200, (40, 40, 6)).astype(dtype)
+    tifffile.imwrite(tmp_path / 'x.tif', bands, photometric='minisblack', planarconfig='contig')
+    np.random.seed(0)
+    ours = load(tmp_path / 'x.tif', 'mmconvmae.LoadRandomResizedCrop', scale=16, in_channels=6)['img']
+    for band in range(6):
+        np.random.seed(0)
+        reference = RandomResizedCrop(16, backend='pillow', interpolation='bicubic')
+        top, left, rows, columns = reference.rand_crop_params(bands)
+        expected = Image.fromarray(bands[top : top + rows, left : left + columns, band].astype(np.float32))
+        expected = np.asarray(expected.resize((16, 16), Image.Resampling.BICUBIC))
+        if dtype == np.uint8:
+            expected = expected.clip(0, 255)
+        assert np.abs(ours[..., band] - expected).max() <= (1 if dtype == np.uint8 else 0.01)

@@ -61,7 +61,7 @@ def train_config(tmp_path, photos):
                 neck=dict(embed_dims=16, depth=1, num_heads=2),
             )
             train_pipeline = _base_.train_pipeline
-            train_pipeline[1].update(scale=64)
+            train_pipeline[0].update(scale=64)
             train_dataloader = dict(
                 batch_size=4,
                 num_workers=2,

@@ -41,4 +41,4 @@ def test_picture_and_faults(run_tool, train_config, photos, tmp_path):
     result = visualize(whole, *images)
     assert result.returncode == 0, result.stderr
     width, height = Image.open(out).size
-    assert width == 8 * 150 and height == round(6.3 * 150)
+    assert width == 10 * 150 and height == round(6.7 * 150)

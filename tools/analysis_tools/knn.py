@@ -10,17 +10,20 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import track_iter_progress
 from mmpretrain.registry import MODELS
-from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 from torch.utils.data import DataLoader
+
+# Features of training and of test images that are compared at a time: 2^26 similarities are 256 MB.
+TRAIN_CHUNK, TEST_CHUNK = 65536, 1024
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 @torch.no_grad()
-def extract_features(model: nn.Module, loader: DataLoader) -> tuple[np.ndarray, np.ndarray]:
+def extract_features(model: nn.Module, loader: DataLoader) -> tuple[Tensor, Tensor]:
     """Run the backbone over a data set.
 
     Args:
@@ -45,14 +48,71 @@ def extract_features(model: nn.Module, loader: DataLoader) -> tuple[np.ndarray, 
         loader (DataLoader): Batches of images with labels.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Features of shape (N, C) and labels of shape (N, ).
+        tuple[Tensor, Tensor]: Features of shape (N, C) and labels of shape (N, ), on the CPU.
+
+    Raises:
+        ValueError: If features are not finite.
     """
-    features, labels = [], []
+    features, labels = torch.empty(0), []
     for batch in track_iter_progress((loader, len(loader))):
         batch = model.data_preprocessor(batch)
-        features.append(model.extract_feat(batch['inputs'], stage='backbone')[-1].float().cpu())
+        output = model.extract_feat(batch['inputs'], stage='backbone')[-1].float()
+        if not labels:  # all at once: to join batches at the end would take the memory twice
+            features = torch.empty(len(loader.dataset), output.shape[1])
+        features[len(labels) : len(labels) + len(output)] = output
         labels += [sample.gt_label.item() for sample in batch['data_samples']]
-    return torch.cat(features).numpy(), np.array(labels)
+    if not features.isfinite().all():
+        raise ValueError('The features are not finite; is the checkpoint one of a run that diverged?')
+    return features, torch.tensor(labels)
+
+
+@torch.no_grad()
+def vote(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    neighbors: int,
+    temperature: float,
+    device: str | torch.device = 'cpu',
+    chunks: tuple[int, int] = (TRAIN_CHUNK, TEST_CHUNK),
+) -> Tensor:
+    """Classify by nearest neighbours, in chunks of both sets, of which one of each is on the device at a time.
+
+    Args:
+        train (Tensor): Features to be found, shape (N, C).
+        labels (Tensor): Their classes, shape (N, ), from 0.
+        test (Tensor): Features to classify, shape (M, C).
+        neighbors (int): How many vote.
+        temperature (float): The lower, the more the nearest of them counts.
+        device (str | torch.device): Where to compare. Defaults to 'cpu'.
+        chunks (tuple[int, int]): Training and test features that are compared at a time. Defaults to
+            (65536, 1024).
+
+    Returns:
+        Tensor: Classes, shape (M, ), on the CPU.
+
+    Raises:
+        ValueError: If there are fewer training features than neighbours.
+    """
+    if not 1 <= neighbors <= len(train):
+        raise ValueError(f'{neighbors} neighbours cannot vote: there are {len(train)} training images.')
+    train_chunk, test_chunk = chunks
+    # The nearest so far of each test feature: similarities and labels, shape (M, at most `neighbors`).
+    nearest = [(torch.empty(len(part), 0), labels.new_empty(len(part), 0)) for part in test.split(test_chunk)]
+    for candidates, classes in zip(train.split(train_chunk), labels.split(train_chunk)):
+        candidates, classes = F.normalize(candidates.to(device)), classes.to(device)
+        for i, part in enumerate(test.split(test_chunk)):
+            similarities = F.normalize(part.to(device)) @ candidates.T
+            similarities, found = similarities.topk(min(neighbors, len(candidates)))
+            similarities = torch.cat([nearest[i][0].to(device), similarities], dim=1)
+            found = torch.cat([nearest[i][1].to(device), classes[found]], dim=1)
+            similarities, best = similarities.topk(min(neighbors, similarities.shape[1]))
+            nearest[i] = similarities.cpu(), found.gather(1, best).cpu()
+    similarities, classes = (torch.cat(parts) for parts in zip(*nearest))
+    # All votes of an image divided by that of its nearest, which keeps them finite at any temperature.
+    weights = ((similarities - similarities[:, :1]) / temperature).exp()
+    votes = torch.zeros(len(test), int(labels.max()) + 1).scatter_add(1, classes, weights)
+    return votes.argmax(dim=1)
 
 
 def knn_accuracy(args: argparse.Namespace) -> tuple[float, int]:
@@ -81,12 +141,10 @@ def knn_accuracy(args: argparse.Namespace) -> tuple[float, int]:
 
     test_dataloader = config.test_dataloader
     train_dataset = dict(config.train_dataloader.dataset, pipeline=test_dataloader.dataset.pipeline)
-    train = extract_features(model, Runner.build_dataloader(dict(test_dataloader, dataset=train_dataset)))
-    test = extract_features(model, Runner.build_dataloader(test_dataloader))
-    classifier = KNeighborsClassifier(
-        args.neighbors, metric='cosine', weights=lambda distances: np.exp((1 - distances) / args.temperature)
-    )
-    return classifier.fit(*train).score(*test), len(train[1])
+    train, labels = extract_features(model, Runner.build_dataloader(dict(test_dataloader, dataset=train_dataset)))
+    test, expected = extract_features(model, Runner.build_dataloader(test_dataloader))
+    predicted = vote(train, labels, test, args.neighbors, args.temperature, args.device)
+    return (predicted == expected).double().mean().item(), len(labels)
 
 
 def main() -> None:

@@ -4,9 +4,8 @@ _base_ = './imagenet_bs256_convmae.py'
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
-        type='CustomDataset',
+        type='mmconvmae.ImageFolder',
         data_root='data/images/',
-        with_label=False,
         pipeline=_base_.train_pipeline,
     ),
 )

@@ -1,19 +1,9 @@
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
+    type='mmconvmae.ImageDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
 )
 
 train_pipeline = [
-    dict(type='mmconvmae.LoadWholeImage'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        crop_ratio_range=(0.2, 1.0),
-        backend='pillow',
-        interpolation='bicubic',
-    ),
+    dict(type='mmconvmae.LoadRandomResizedCrop', scale=224, crop_ratio_range=(0.2, 1.0)),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]

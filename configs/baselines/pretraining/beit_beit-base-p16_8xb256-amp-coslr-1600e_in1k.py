@@ -8,7 +8,7 @@ _base_ = [
 __beit = __import__('mmengine.hub').hub.get_config('mmpretrain::beit/beit_beit-base-p16_8xb256-amp-coslr-300e_in1k.py')
 model = __beit.model
 data_preprocessor = __beit.data_preprocessor
-train_pipeline = [_base_.train_pipeline[0], *__beit.train_pipeline[1:]]
+train_pipeline = [dict(type='mmconvmae.LoadWholeImage'), *__beit.train_pipeline[1:]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(clip_grad=__beit.optim_wrapper.clip_grad)
 find_unused_parameters = __beit.find_unused_parameters

@@ -9,6 +9,6 @@ __maskfeat = __import__('mmengine.hub').hub.get_config(
     'mmpretrain::maskfeat/maskfeat_vit-base-p16_8xb256-amp-coslr-300e_in1k.py'
 )
 model = __maskfeat.model
-train_pipeline = [_base_.train_pipeline[0], *__maskfeat.train_pipeline[1:]]
+train_pipeline = [dict(type='mmconvmae.LoadWholeImage'), *__maskfeat.train_pipeline[1:]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(clip_grad=__maskfeat.optim_wrapper.clip_grad)

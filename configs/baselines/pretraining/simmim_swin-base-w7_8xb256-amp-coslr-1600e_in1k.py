@@ -11,7 +11,7 @@ __simmim = __import__('mmengine.hub').hub.get_config(
 )
 model = __simmim.model
 model.backbone.update(img_size=224, stage_cfgs=dict(block_cfgs=dict(window_size=7)))
-train_pipeline = [_base_.train_pipeline[0], *__simmim.train_pipeline[1:]]
+train_pipeline = [dict(type='mmconvmae.LoadWholeImage'), *__simmim.train_pipeline[1:]]
 train_pipeline[1].update(scale=224)
 train_pipeline[3].update(input_size=224)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

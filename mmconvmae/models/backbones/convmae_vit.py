@@ -27,13 +27,14 @@ class ConvMAEViT(ConvViT):
         conv_mode (str): What the convolution stages compute of a masked image.
 
             - ``'visible'``: visible tiles alone.
-            - ``'masked'``: whole maps with masked convolutions, which gives the same outputs. Masks of cells smaller
-              than a block need it.
+            - ``'masked'``: whole maps with masked convolutions, which gives the same outputs for the kept blocks. Masks
+              of cells smaller than a block need it.
             - ``'unmasked'``: whole maps without masking the convolutions, the ablation in table 5 of the paper.
 
             Defaults to 'visible'.
-        **kwargs: Arguments of :class:`ConvViT` but for windows and relative positions; ``out_indices`` and ``out_type``
-            hold for images without a mask.
+        out_type (str): As for :class:`ConvViT`. Defaults to 'featmap'.
+        **kwargs: Arguments of :class:`ConvViT` but for windows and relative positions; ``out_indices``, ``out_type``
+            and ``fourth_level`` hold for images without a mask.
 
     Raises:
         ValueError: If an argument is not one of the above.
@@ -73,8 +74,8 @@ class ConvMAEViT(ConvViT):
             for t1 and t2 by default, and tokens of shape (B, N, C3).
 
         Raises:
-            ValueError: If the total stride does not divide H and W, if the mask is for another grid, or if it does
-                not go with ``conv_mode``.
+            ValueError: If the total stride does not divide H and W, with another number of channels, if the mask is for
+                another grid, or if it does not go with ``conv_mode``.
         """
         if mask is None:
             return super().forward(x)

@@ -70,7 +70,8 @@ class ConvViT(BaseBackbone):
             There is no class token. Defaults to 'avg_featmap'.
         drop_path_rate (float): Stochastic depth rate of the last block; it rises linearly from 0 over the blocks of
             all stages. Defaults to 0.
-        norm_cfg (dict): Norm layer of stage 3 and of ``'avg_featmap'``. Defaults to ``dict(type='LN', eps=1e-6)``.
+        norm_cfg (dict): Norm layer of stage 3's blocks and of ``'avg_featmap'``. Defaults to
+            ``dict(type='LN', eps=1e-6)``.
         frozen_stages (int): Number of stages, from the first, that stay as they are: no gradient, always in eval mode.
             With 3 everything is frozen. Defaults to -1, none.
         with_cp (bool): Whether blocks are computed again in the backward pass, to save memory. Defaults to False.
@@ -115,7 +116,7 @@ class ConvViT(BaseBackbone):
         check_choice('fourth_level', fourth_level, self.FOURTH_LEVELS)
         check_choice('out_type', out_type, self.OUT_TYPES)
         check_choice('frozen_stages', frozen_stages, range(-1, 4))
-        # What heads, necks and the decoder of pretraining read off the backbone.
+        # Facts that others read off the backbone, such as ConvMAE for its neck and head.
         self.embed_dims, self.depths = tuple(arch['embed_dims']), tuple(arch['depths'])
         self.in_channels, self.img_size, self.patch_sizes = in_channels, to_2tuple(img_size), tuple(patch_sizes)
         self.stride = math.prod(patch_sizes)
@@ -252,8 +253,9 @@ class ConvViT(BaseBackbone):
             grid (tuple[int, int]): Rows and columns of stage-3 tokens.
 
         Returns:
-            list[Tensor]: Maps of shape (B, H / s, W / s, C) for the strides s of the stages, 4, 8 and 16 by default,
-            and of the fourth level if there is one.
+            list[Tensor]: Maps of shape (B, H / s, W / s, C) for the strides s of the stages, 4, 8 and 16 by default. If
+            there is a fourth level, its map too: half of the rows and columns before, rounded up, and with ``'conv'``
+            one less.
         """
         maps = []
         for stage in self.stages[:2]:

@@ -36,8 +36,8 @@ class ConvBlock(nn.Module):
             x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C).
             visible (Tensor | TileIndex, optional): What the depthwise convolution may look at. With None: every
                 position of the maps. With a tensor of shape (B, H, W, 1): the positions where it is 1 and not those
-                where it is 0 (masked convolution; paper, section 3.2). With a tile index: ``x`` is tiles, and each
-                other.
+                where it is 0 (masked convolution; paper, section 3.2). With a tile index, which says where the tiles
+                ``x`` sit: the tiles, and zero in place of those that are missing.
 
         Returns:
             Tensor: The same shape as ``x``.

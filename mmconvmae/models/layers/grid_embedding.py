@@ -17,7 +17,8 @@ class GridEmbedding(BaseModule):
     A checkpoint made on another grid is resized when it is loaded.
 
     Args:
-        weight (Tensor): Initial values, shape (\\*, rows * columns, C), row-major.
+        weight (Tensor): Initial values, shape (\\*, rows * columns, C), row-major, with no leading axis or one
+            of length 1.
         grid (tuple[int, int]): Rows and columns.
         mode (str): How it is resized, a mode of ``torch.nn.functional.interpolate``. Defaults to 'bicubic'.
     """

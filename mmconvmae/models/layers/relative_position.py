@@ -34,8 +34,8 @@ class TableBias(NamedTuple):
 class RelativePositionBias(GridEmbedding):
     """A table with a learnable number for each head and each offset between query and key, zero at the start.
 
-    The row for query (yq, xq) and key (yk, xk) is ``(yq - yk + h - 1) * (2 * w - 1) + (xq - xk + w - 1)``. While the
-    table is not trained, the last bias made of it is kept.
+    The row for query (yq, xq) and key (yk, xk) is ``(yq - yk + h - 1) * (2 * w - 1) + (xq - xk + w - 1)``. Where
+    the table gets no gradient, the last bias made of it is kept.
 
     Args:
         window (tuple[int, int]): Height and width, h and w, of the usual window, in tokens. For another window the

@@ -73,7 +73,8 @@ class ConvStage(Stage):
 
         Args:
             x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C).
-            visible (Tensor | TileIndex, optional): See :meth:`ConvBlock.forward`.
+            visible (Tensor | TileIndex, optional): See :meth:`ConvBlock.forward`; a tensor has the rows and columns of
+                the maps that the stage returns.
 
         Returns:
             Tensor: Maps of shape (B, H / p, W / p, embed_dims), or tiles of shape (B, N, t / p, t / p, embed_dims),
@@ -109,7 +110,7 @@ class TransformerStage(Stage):
         drop_path_rates (Sequence[float]): Stochastic depth rate of each block.
         mlp_ratio (float): See :class:`TransformerBlock`.
         num_heads (int): Number of attention heads.
-        pos_embed (GridEmbedding): The position embedding, of the grid that relative positions are made for.
+        pos_embed (GridEmbedding): The position embedding. Relative positions of global blocks are made for its grid.
         window_size (int): Edge of the windows that attention is confined to, in tokens; 0 for none.
         global_attn_indexes (Sequence[int]): Blocks, from 0 or negative from the end, that attend globally nevertheless.
         rel_pos (str, optional): 'shared', 'per_block' or 'decomposed' relative positions.
@@ -118,7 +119,7 @@ class TransformerStage(Stage):
         with_cp (bool): See :class:`Stage`.
 
     Raises:
-        ValueError: If an index in ``global_attn_indexes`` is none of a block.
+        ValueError: If an index in ``global_attn_indexes`` is not that of a block.
     """
 
     def __init__(
@@ -181,7 +182,7 @@ class TransformerStage(Stage):
                 ``patch_size``.
             grid (tuple[int, int]): Rows and columns of tokens in an image.
             ids (Tensor, optional): Row-major place of each tile on the grid, shape (B, N), int64; given exactly when
-                ``x`` is tiles. They attend to each other globally.
+                ``x`` is tiles. The stage may then have neither windows nor relative positions: all attend to all.
 
         Returns:
             Tensor: Tokens of shape (B, L, embed_dims), with L = H / p * W / p, row-major, or N.

@@ -17,7 +17,8 @@ class ConvMAEMask:
             blocks are removed, else cells, s x s to a block.
         ids_keep (Tensor): Blocks that stage 3 sees, shape (B, N), int64.
         ids_restore (Tensor): Place of each block in the order [kept blocks, other blocks], shape (B, L), int64.
-        ids_predict (Tensor): Blocks of which something is removed, shape (B, M), int64: those that the loss is about.
+        ids_predict (Tensor): Blocks that the decoder predicts for the loss, shape (B, M), int64: the removed ones, or
+            all where cells are removed.
         grid (tuple[int, int]): Rows and columns of blocks.
     """
 
@@ -75,8 +76,9 @@ class ConvMAEMask:
         """The mask on the grid of a stage.
 
         Args:
-            height (int): Rows of the grid, a multiple of the rows of blocks.
-            width (int): Columns of the grid, a multiple of the columns of blocks.
+            height (int): Rows of the grid: a multiple of the rows of blocks, and a multiple or a divisor of the rows of
+                ``removed``.
+            width (int): Columns of the grid, as many times the columns of blocks.
 
         Returns:
             Tensor: 1 where anything of the position is visible and 0 elsewhere, shape (B, height, width, 1), float32.

@@ -18,7 +18,7 @@ from ..mask_generators import ConvMAEMask
 
 @MODELS.register_module()
 class ConvMAEPretrainDecoder(BaseModule):
-    """The decoder of ConvMAE pretraining: from visible tokens at three scales to the pixels of every patch.
+    """The decoder of ConvMAE pretraining: from visible tokens at three scales to the pixels of removed or all patches.
 
     :class:`MultiScaleFusion` brings the scales together. The latent is embedded, a mask token is put in at every
     removed block, a fixed sine-cosine position embedding is added, and transformer blocks, LayerNorm and a linear layer

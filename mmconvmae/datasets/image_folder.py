@@ -1,0 +1,179 @@
+"""Every image in a folder."""
+
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from PIL import Image
+
+from mmconvmae.registry import DATASETS
+
+from .image_file import ImageFileError
+
+# Documents, films and data that Pillow knows by name but does not decode, or not without another program.
+NO_IMAGES = ('BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PDF', 'WMF')
+
+
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of files that can be read, in lower case.
+
+    Returns:
+        frozenset[str]: Those of Pillow and of the plugins that have been registered with it.
+    """
+    suffixes = Image.registered_extensions()
+    return frozenset(suffix for suffix, name in suffixes.items() if name in Image.OPEN and name not in NO_IMAGES) | {
+        '.jif',
+        '.jpe',
+        '.tif',
+        '.tiff',
+        '.btf',
+    }
+
+
+def find_images(root: str) -> tuple[list[str], Counter]:
+    """Look for images in a folder and below it, by suffix. Links are followed.
+
+    Args:
+        root (str): The folder.
+
+    Returns:
+        tuple[list[str], Counter]: Sorted paths relative to the folder, with ``/``, and how many files are not taken, by
+        suffix: those whose name begins with a dot count as 'hidden', those without a suffix as 'no suffix'.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f'There is no folder {root}; give the path of a folder of images.')
+    suffixes = image_suffixes()
+    taken, passed_over = [], Counter()
+    seen = set()  # of folders: a link may lead back up
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for name in files:
+            path = Path(folder, name)
+            suffix = path.suffix.lower()
+            if name.startswith('.'):
+                passed_over['hidden'] += 1
+            elif suffix in suffixes:
+                taken.append(path.relative_to(root).as_posix())
+            else:
+                passed_over[suffix or 'no suffix'] += 1
+    return sorted(taken), passed_over
+
+
+@DATASETS.register_module()
+class ImageFolder(BaseDataset):
+    """Every image in a folder and below it, without labels.
+
+    Args:
+        data_root (str): The folder.
+        ann_file (str): A list of images, one path a line relative to the folder, as ``scan_images.py`` writes it.
+            Defaults to '', all that :func:`find_images` finds.
+        skip_damaged (bool): Leave out images that cannot be used, and put another one in their place; each is named
+            once in the log. Otherwise the first stops the run. Defaults to False.
+        max_damaged (int): How many may be left out before the run stops. Defaults to 100.
+        **kwargs: Arguments of mmengine's ``BaseDataset``: ``pipeline``, ``indices`` and others.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or list.
+        ValueError: If there is no image.
+    """
+
+    def __init__(
+        self, data_root: str, ann_file: str = '', *, skip_damaged: bool = False, max_damaged: int = 100, **kwargs
+    ) -> None:
+        self.skip_damaged = skip_damaged
+        self.max_damaged = max_damaged
+        self._depth = None
+        super().__init__(ann_file=ann_file, data_root=str(data_root), **kwargs)
+
+    def full_init(self) -> None:
+        """Find the images."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        # In shared memory: workers come and go with each epoch, and what one has found is known to all.
+        self.damaged = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+
+    def load_data_list(self) -> list[dict]:
+        """Find the images, or read the list.
+
+        Returns:
+            list[dict]: ``img_path`` of each.
+        """
+        if self.ann_file:
+            if not Path(self.ann_file).is_file():
+                raise FileNotFoundError(f'There is no list {self.ann_file}; `ann_file` is relative to `data_root`.')
+            paths = [line for line in Path(self.ann_file).read_text(encoding='utf-8').splitlines() if line.strip()]
+            found = f'{len(paths)} images are listed in {self.ann_file}'
+        else:
+            paths, passed_over = find_images(self.data_root)
+            found = f'{len(paths)} images are in {self.data_root}'
+            if passed_over:
+                counts = ', '.join(f'{suffix}: {number}' for suffix, number in passed_over.most_common())
+                found += f'; {passed_over.total()} other files are not taken ({counts})'
+        if not paths:
+            raise ValueError(f'{found}; suffixes that are taken: {" ".join(sorted(image_suffixes()))}.')
+        print_log(f'{found}.', logger='current')
+        return [dict(img_path=os.path.join(self.data_root, path)) for path in paths]
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """Load an image, through the pipeline.
+
+        Args:
+            idx (int): Index of the image.
+
+        Returns:
+            dict | None: What the pipeline gives, None for a damaged image that is left out.
+
+        Raises:
+            ImageFileError: If the image cannot be used and is not to be left out, or too many cannot.
+            ValueError: If it has another depth than the images before.
+        """
+        if self.skip_damaged and self.damaged[idx]:
+            return None
+        try:
+            data = super().prepare_data(idx)
+        except ImageFileError as error:
+            if not self.skip_damaged:
+                raise
+            self.damaged[idx] = True
+            number = int(self.damaged.sum())
+            # An error to logging, because the other ranks of a run log nothing less; each has a count of its own.
+            print_log(f'Left out, {number} by now: {error}', logger='current', level=logging.ERROR)
+            if number > self.max_damaged or number == len(self):
+                raise ImageFileError(
+                    f'{number} of {len(self)} images in {self.data_root} cannot be used, and max_damaged is '
+                    f'{self.max_damaged}; scan the folder, or raise max_damaged. The last: {error}'
+                ) from error
+            return None
+        self._check_depth(idx, data)
+        return data
+
+    def _check_depth(self, idx: int, data: dict) -> None:
+        """Stop where one mean cannot fit: 8 bits stay uint8 in a pipeline, and deeper images are floats."""
+        dtype, path = getattr(data.get('inputs'), 'dtype', None), self.get_data_info(idx)['img_path']
+        first_dtype, first_path = self._depth = self._depth or (dtype, path)
+        if dtype != first_dtype:
+            raise ValueError(
+                f'The images {first_path} and {path} have different depths (one has 8 bits, the other more), which one '
+                'mean and std cannot fit; load them with full_scale=255, or take those of one depth out.'
+            )
+
+    def _rand_another(self) -> int:
+        """Draw an image that is not known to be damaged, in place of one that is.
+
+        Returns:
+            int: Its index.
+        """
+        return int(np.random.choice(np.flatnonzero(~self.damaged.numpy())))
