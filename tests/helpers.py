@@ -22,9 +22,11 @@ from PIL import Image
 from mmconvmae.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-# Every config but the parts of others, by its name.
+# Every config but the parts of others and the templates to be copied, by its name.
 CONFIGS = {
-    path.stem: path for path in sorted(ROOT.glob('configs/**/*.py')) if '_base_' not in path.relative_to(ROOT).parts
+    path.stem: path
+    for path in sorted(ROOT.glob('configs/**/*.py'))
+    if not {'_base_', 'own_images'} & set(path.relative_to(ROOT).parts)
 }
 
 

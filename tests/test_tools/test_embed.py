@@ -104,7 +104,7 @@ def test_damaged_images(tool, folder, checkpoint, tmp_path, monkeypatch, capsys)
     capsys.readouterr()
     assert run_main(tool, monkeypatch, *command, '--skip-damaged') is None
     printed = capsys.readouterr().out
-    assert 'ö.png' in printed and '3 x 32 features' in printed and '1 images were left out.' in printed
+    assert 'ö.png' in printed and '3 x 32 features' in printed and 'Left out: 1.' in printed
     arrays = np.load(out)
     assert arrays['paths'].tolist() == NAMES[:DAMAGED] + NAMES[DAMAGED + 1 :]
     np.testing.assert_allclose(arrays['features'], np.delete(whole, DAMAGED, 0), rtol=1e-5, atol=1e-6)
@@ -161,3 +161,14 @@ def test_weights_that_are_not_finite(tool, folder, checkpoint, tmp_path, monkeyp
     out = tmp_path / 'features.csv'
     error = run_main(tool, monkeypatch, folder, '--checkpoint', checkpoint, '--out', out, '--device', 'cpu')
     assert 'The features are not finite' in error and not out.exists()
+
+
+def test_depths_that_are_mixed(tool, folder, checkpoint, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 65536, (70, 80), np.uint16)
+    Image.fromarray(pixels).save(folder / 'deep.png')
+    out = tmp_path / 'features.npz'
+    command = (folder, '--checkpoint', checkpoint, '--out', out, '--device', 'cpu', '--workers', 0)
+    error = run_main(tool, monkeypatch, *command)
+    assert 'deep.png have different depths' in error or 'deep.png and' in error
+    assert run_main(tool, monkeypatch, *command, '--full-scale', 255) is None
+    assert len(np.load(out)['features']) == len(NAMES) + 1

@@ -135,10 +135,12 @@ def extract_features(
             else:
                 raise OSError(f'{item} Or leave such images out: --skip-damaged.')
         if images:
-            if len({image.dtype for image in images}) > 1:
+            depths = {image.dtype: name for name, image in zip(names[-len(images) :], images)}
+            if len(depths) > 1:
                 raise ValueError(
-                    'Images of 8 bits and of more are mixed, which one mean cannot fit; give --full-scale 255 if the '
-                    'mean is in units of 8 bits, or take one kind out.'
+                    f'The images {" and ".join(depths.values())} have different depths (one has 8 bits, the other '
+                    'more), which one mean cannot fit; give --full-scale 255 if the mean is in units of 8 bits, or '
+                    'take those of one depth out.'
                 )
             try:
                 (output,) = model(torch.stack(images))
@@ -204,7 +206,7 @@ def embed(args: argparse.Namespace) -> Iterator[str]:
         for path in args.out:
             FORMATS[path.suffix](stack.enter_context(write_whole(path)), features, names)
     yield from faults
-    left_out = f' {len(faults)} images were left out.' if faults else ''
+    left_out = f' Left out: {len(faults)}.' if faults else ''
     written = ' and '.join(map(str, args.out))
     yield f'{len(names)} x {features.shape[1]} features are in {written}.{left_out}'
 

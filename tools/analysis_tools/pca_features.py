@@ -103,13 +103,16 @@ def to_picture(image: Tensor) -> Tensor:
     """Make a picture of a loaded image.
 
     Args:
-        image (Tensor): Shape (C, H, W), BGR where there are three channels.
+        image (Tensor): Shape (C, H, W), blue first where C is 3.
 
     Returns:
-        Tensor: Shape (H, W, 3), RGB in [0, 1]; grey, of the first channel, where there are not three.
+        Tensor: Shape (H, W, 3), in [0, 1]: of more than three channels the first three, of two the first. Values that
+        do not lie in 0 to 255 are shown from the smallest to the largest.
     """
     image = image.float()
-    image = image.flip(0) if len(image) == 3 else image[:1].expand(3, -1, -1)
+    if len(image) == 3:
+        image = image.flip(0)
+    image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     low, high = (0, 255) if image.min() >= 0 and image.max() <= 255 else (image.min(), image.max())
     return ((image - low) / max(high - low, 1e-12)).permute(1, 2, 0)
 

@@ -1,5 +1,8 @@
 data_preprocessor = dict(
-    type='mmconvmae.ImageDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+    type='mmconvmae.ImageDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
 )
 
 train_pipeline = [
