@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn as nn
 from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from mmconvmae.apis.images import load_center_crop
 from mmconvmae.datasets import find_images
+from mmconvmae.models.heads import ConvMAEPretrainHead
+from mmconvmae.models.mask_generators import ConvMAEMask
 from mmconvmae.models.selfsup import ConvMAE
 from mmconvmae.registry import HOOKS
 from mmconvmae.visualization import draw_reconstructions
@@ -35,7 +38,7 @@ class ReconstructionHook(Hook):
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no image in it.
+        ValueError: If there is no image in it, or one of the last three is less than 1.
     """
 
     def __init__(
@@ -47,31 +50,55 @@ class ReconstructionHook(Hook):
         num_drawn: int = 6,
         batch_size: int = 16,
     ) -> None:
+        for name, number in dict(num_images=num_images, num_drawn=num_drawn, batch_size=batch_size).items():
+            if number < 1:
+                raise ValueError(f'{name} is {number}; give 1 or more.')
         paths, _ = find_images(data_root)
         if not paths:
             raise ValueError(f'There is no image in {data_root}; give a folder of held-out images.')
-        # Spread over the folder, whose sub-folders are often classes.
-        places = np.linspace(0, len(paths) - 1, min(num_images, len(paths))).round().astype(int)
-        self.paths = [str(Path(data_root, paths[place])) for place in places]
+        # Spread over the folder, whose sub-folders are often classes; those that are drawn too, and they come first.
+        paths = spread(paths, num_images)
+        drawn = spread(paths, num_drawn)
+        chosen = set(drawn)
+        paths = drawn + [path for path in paths if path not in chosen]
+        self.paths = [str(Path(data_root, path)) for path in paths]
         self.loader = loader
         self.interval = interval
         self.num_drawn = num_drawn
         self.batch_size = batch_size
 
     def before_train(self, runner: Runner) -> None:
-        """Load the images, so that a damaged one stops the run now.
+        """Load the images, so that one that cannot be used stops the run now, and not after the first interval.
 
         Args:
             runner (Runner): The runner.
 
         Raises:
             ImageFileError: If an image cannot be used.
+            TypeError: If the model is another than a :class:`ConvMAE`.
+            ValueError: If images have different depths, or the data preprocessor does not fit them.
         """
         if not is_main_process():
             return
-        size = unwrap(runner.model).backbone.img_size
+        model = unwrap(runner.model)
+        if not isinstance(model, ConvMAE):
+            raise TypeError(
+                f'ReconstructionHook shows what a ConvMAE reconstructs, and the model is a {type(model).__name__}; '
+                'leave the hook out.'
+            )
+        size = model.backbone.img_size
         loader = Compose([TRANSFORMS.build(self.loader)])
-        self.images = torch.stack([load_center_crop(path, loader, size, max(size)) for path in self.paths]).float()
+        images = [load_center_crop(path, loader, size, max(size)) for path in self.paths]
+        for path, image in zip(self.paths, images):
+            if image.dtype != images[0].dtype:
+                raise ValueError(
+                    f'The held-out images {self.paths[0]} and {path} have different depths (one has 8 bits, the other '
+                    'more), which one mean and std cannot fit; load them with full_scale=255, or take those of one '
+                    'depth out.'
+                )
+        self.images = torch.stack(images)
+        for batch in self.images.split(self.batch_size):
+            model.data_preprocessor(dict(inputs=batch, data_samples=None))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Log the losses and draw.
@@ -83,9 +110,9 @@ class ReconstructionHook(Hook):
             model = unwrap(runner.model)
             training = model.training
             model.eval()
-            # Masks are drawn with a generator of each device; both are put back.
-            devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-            with torch.random.fork_rng(devices):
+            # Masks are drawn by the generator of the device; it and the one of the CPU are put back.
+            device = next(model.parameters()).device
+            with torch.random.fork_rng([device] if device.type == 'cuda' else []):
                 self._show(runner, model)
             model.train(training)
 
@@ -107,8 +134,8 @@ class ReconstructionHook(Hook):
         runner.visualizer.add_scalars(scalars, step=runner.iter)
         loss, zero, colour = scalars.values()
         runner.logger.info(
-            f'Held out, {len(self.images)} images: loss {loss:.4f}; predicting zero would cost {zero:.4f}, and each '
-            f"patch's own mean colour {colour:.4f}."
+            f'Epoch {runner.epoch + 1}, {len(self.images)} held-out images: loss {loss:.4f}; predicting zero would '
+            f"cost {zero:.4f}, and each patch's own mean colour {colour:.4f}."
         )
         images, reconstructions, removed = (torch.cat(parts)[: self.num_drawn] for parts in zip(*drawn))
         out = Path(runner.work_dir, 'reconstructions', f'epoch_{runner.epoch + 1}.png')
@@ -116,7 +143,7 @@ class ReconstructionHook(Hook):
         runner.visualizer.add_image('held_out', picture, step=runner.epoch + 1)
 
 
-def baselines(head, images: Tensor, mask) -> tuple[Tensor, Tensor]:
+def baselines(head: ConvMAEPretrainHead, images: Tensor, mask: ConvMAEMask) -> tuple[Tensor, Tensor]:
     """Predictions that need no model.
 
     Args:
@@ -132,7 +159,21 @@ def baselines(head, images: Tensor, mask) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(target), pixels.mean(-2, keepdim=True).expand_as(pixels).flatten(-2)
 
 
-def unwrap(model: torch.nn.Module) -> ConvMAE:
+def spread(items: list, number: int) -> list:
+    """Take some of a list, from the first to the last, with equal distances.
+
+    Args:
+        items (list): What there is, at least one.
+        number (int): How many to take, or all if they are not more.
+
+    Returns:
+        list: Those taken, in their order.
+    """
+    places = np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)
+    return [items[place] for place in places]
+
+
+def unwrap(model: nn.Module) -> ConvMAE:
     """Take a model out of what distributes it.
 
     Args:

@@ -1,40 +1,43 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from PIL import Image
 
+import mmconvmae.hooks.reconstruction_hook as hooks_module
+from mmconvmae.datasets.image_file import ImageFileError
 from mmconvmae.hooks import ReconstructionHook
+from mmconvmae.models import ConvMAE
 from mmconvmae.registry import MODELS
 from mmconvmae.runner import ScheduleRunner
-from mmconvmae.visualization import with_neighbours_statistics
 
 ARCH = dict(embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=2, mlp_ratios=(2, 2, 2))
+MODEL = dict(
+    type='mmconvmae.ConvMAE',
+    backbone=dict(type='mmconvmae.ConvMAEViT', arch=ARCH, img_size=(48, 64)),
+    neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', embed_dims=16, depth=1, num_heads=2),
+    head=dict(type='mmconvmae.ConvMAEPretrainHead'),
+)
 
 
 def make_images(folder, number):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for index in range(number):
         noise = Image.fromarray(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8))
-        noise.resize((80, 60), Image.Resampling.BICUBIC).save(folder / f'{index} ü.png')
+        noise.resize((85, 64), Image.Resampling.BICUBIC).save(folder / f'{index} ü.png')
     return str(folder)
 
 
-def run(tmp_path, name, hooks=(), **backbone):
+def run(tmp_path, name, hooks=()):
     base = dict(
-        model=dict(
-            type='mmconvmae.ConvMAE',
-            mask_generator=dict(type='mmconvmae.ConvMAEMaskGenerator'),
-            backbone=dict(type='mmconvmae.ConvMAEViT', arch=ARCH, img_size=(48, 64), **backbone),
-            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', embed_dims=16, depth=1, num_heads=2),
-            head=dict(type='mmconvmae.ConvMAEPretrainHead'),
-            data_preprocessor=dict(type='mmconvmae.ImageDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3),
-        ),
+        model=MODEL,
+        data_preprocessor=dict(type='mmconvmae.ImageDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3),
         train_dataloader=dict(
             batch_size=2,
             num_workers=0,
@@ -76,62 +79,140 @@ def folders(tmp_path):
 
 def test_a_run_with_pictures_is_the_run_without(tmp_path, folders):
     hook = dict(type='mmconvmae.ReconstructionHook', data_root=folders, interval=1, num_drawn=2, batch_size=2)
-    without, with_hook = scalars(run(tmp_path, 'without')), scalars(run(tmp_path, 'with', [hook]))
-    losses = [[line['loss'] for line in lines if 'loss' in line] for lines in (without, with_hook)]
+    without, with_hook = run(tmp_path, 'without'), run(tmp_path, 'with', [hook])
+    lines = scalars(with_hook)
+    losses = [[line['loss'] for line in lines if 'loss' in line] for lines in (scalars(without), lines)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
-    held_out = [line for line in with_hook if 'held_out/loss' in line]
-    assert len(held_out) == 2
+    weights = with_hook.model.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in without.model.state_dict().items())
+
+    held_out = [line for line in lines if 'held_out/loss' in line]
+    # As in the lines of training before them, so that one chart can have both.
+    assert [line['step'] for line in held_out] == [2, 4]
     # The masks are the same each time, so what needs no model costs the same.
     assert held_out[0]['held_out/loss_of_zero'] == held_out[1]['held_out/loss_of_zero']
     assert held_out[0]['held_out/loss'] != held_out[1]['held_out/loss']
+    log = Path(with_hook.log_dir, f'{with_hook.timestamp}.log').read_text()
+    assert f'Epoch 2, 5 held-out images: loss {held_out[1]["held_out/loss"]:.4f}; predicting zero would cost' in log
     for epoch in (1, 2):
-        assert Image.open(tmp_path / 'with' / 'reconstructions' / f'epoch_{epoch}.png').size[0] == 1500
+        own = Image.open(tmp_path / 'with' / 'reconstructions' / f'epoch_{epoch}.png').convert('RGB')
+        of_backend = Image.open(Path(with_hook.log_dir, 'vis_data', 'vis_image', f'held_out_{epoch}.png'))
+        assert own.size == (1500, round(150 * (2 * 2 * 48 / 64 + 0.8)))
+        np.testing.assert_array_equal(np.asarray(own), np.asarray(of_backend))
 
 
-def test_baselines_are_those_of_the_formula(tmp_path, folders):
-    hook = dict(type='mmconvmae.ReconstructionHook', data_root=folders, interval=1)
-    runner = run(tmp_path, 'run', [hook])
-    line = next(line for line in scalars(runner) if 'held_out/loss' in line)
+def test_losses_are_those_of_the_formula(tmp_path, folders, monkeypatch):
+    masks = []
+
+    def generate_mask(model, inputs):
+        mask = original(model, inputs)
+        if not model.training:
+            masks.append(mask)
+        return mask
+
+    original = ConvMAE.generate_mask
+    monkeypatch.setattr(ConvMAE, 'generate_mask', generate_mask)
+    runner = run(tmp_path, 'run', [dict(type='mmconvmae.ReconstructionHook', data_root=folders, batch_size=2)])
+    (line,) = [line for line in scalars(runner) if 'held_out/loss' in line]
+    assert [len(mask.ids_predict) for mask in masks] == [2, 2, 1] and runner.model.training
+
     images = []
     for index in range(5):
-        image = Image.open(f'{folders}/{index} ü.png').resize((85, 64), Image.Resampling.BICUBIC)
-        images.append(np.asarray(image)[8:56, 10:74] / 60.0 - 2)
+        image = np.asarray(Image.open(f'{folders}/{index} ü.png'))  # as high as the longer edge of what is cut out
+        images.append(image[8:56, 10:74] / 60.0 - 2)
     patches = np.stack(images).reshape(5, 3, 16, 4, 16, 3).transpose(0, 1, 3, 2, 4, 5).reshape(5, 12, 256, 3)
     mean, var = patches.mean((2, 3), keepdims=True), patches.var((2, 3), keepdims=True, ddof=1)
-    target = (patches - mean) / np.sqrt(var + 1e-6)
-    zero, colour = (target**2).mean((2, 3)), ((target - target.mean(2, keepdims=True)) ** 2).mean((2, 3))
-    # Means over the removed patches of each image lie between those over the smallest and the largest.
-    assert zero.min() <= line['held_out/loss_of_zero'] <= zero.max()
-    assert line['held_out/loss_of_zero'] == pytest.approx(767 / 768, abs=1e-3)
-    assert colour.min() <= line['held_out/loss_of_own_colour'] <= colour.max()
+    targets = (patches - mean) / np.sqrt(var + 1e-6)
+    model = runner.model.eval()
+    zero, colour, loss, start = [], [], [], 0
+    for mask in masks:
+        inputs = torch.tensor(np.stack(images[start : start + 2]), dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            predictions = model.neck(model.backbone(inputs, mask), mask).numpy()
+        for ids, prediction in zip(mask.ids_predict.numpy(), predictions):
+            target = targets[start][ids]  # (9, 256, 3)
+            zero.append((target**2).mean())
+            colour.append(((target - target.mean(1, keepdims=True)) ** 2).mean())
+            loss.append(((target.reshape(9, 768) - prediction) ** 2).mean())
+            start += 1
+    assert line['held_out/loss_of_zero'] == pytest.approx(np.mean(zero), abs=1e-5)
+    assert line['held_out/loss_of_own_colour'] == pytest.approx(np.mean(colour), abs=1e-5)
+    assert line['held_out/loss'] == pytest.approx(np.mean(loss), abs=1e-5)
 
 
-def test_neighbours_statistics_do_not_know_the_answer():
-    init_default_scope('mmpretrain')
-    head = MODELS.build(dict(type='mmconvmae.ConvMAEPretrainHead', patch_size=16, in_channels=3))
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, 3, 32, 48, generator=generator)
-    removed = torch.zeros(1, 1, 32, 48, dtype=torch.bool)
-    removed[..., :16, :16] = True  # the first of 2 x 3 patches
-    prediction = torch.randn(1, 6, 768, generator=generator)
+@pytest.fixture
+def held_out(tmp_path):
+    """A hook with five images, and a runner whose model takes images of these units."""
 
-    def borrowed(images):
-        return with_neighbours_statistics(head, head.reconstruct(prediction, images, (2, 3)), images, removed)
+    def held_out(mean=120.0, std=60.0, **kwargs):
+        hook = ReconstructionHook(make_images(tmp_path / 'held_out', 5), **kwargs)
+        preprocessor = dict(type='mmconvmae.ImageDataPreprocessor', mean=[mean] * 3, std=[std] * 3)
+        return hook, SimpleNamespace(model=MODELS.build(dict(MODEL, data_preprocessor=preprocessor)))
 
-    weights = np.array([1, 1 / 4, 1, 1 / 2, 1 / 5])
-    patches = head.patchify(images)[0, 1:].numpy()
-    std, mean = patches.std(1, ddof=1), patches.mean(1)
-    expected = prediction[0, 0].numpy() * np.average(std, weights=weights) + np.average(mean, weights=weights)
-    result = head.patchify(borrowed(images))[0]
-    np.testing.assert_allclose(result[0].numpy(), expected, atol=1e-4)
-    assert torch.equal(result[1:], head.patchify(images)[0, 1:])
-    other = images.clone()
-    other[..., :16, :16] = 3 * other[..., :16, :16] + 7
-    torch.testing.assert_close(borrowed(other), borrowed(images), atol=1e-4, rtol=0)
+    return held_out
 
 
-def test_no_held_out_images(tmp_path):
+def test_what_does_not_fit_stops_the_run_before_it_starts(held_out, tmp_path):
+    hook, runner = held_out(0.0, 1.0)
+    hook.before_train(runner)  # 8 bits fit every mean
+    deep = (np.random.default_rng(0).random((50, 70)) * 60000).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / 'held_out' / '2 ü.png')
+    with pytest.raises(ValueError, match=r'The held-out images .*0 ü\.png and .*2 ü\.png have different depths'):
+        hook.before_train(runner)
+    for path in hook.paths:
+        Image.fromarray(deep).save(path)
+    with pytest.raises(ValueError, match='do not fit; give them in the units of the files'):
+        hook.before_train(runner)
+    Path(hook.paths[3]).write_bytes(b'')
+    with pytest.raises(ImageFileError, match=r'ü\.png'):
+        hook.before_train(runner)
+    with pytest.raises(TypeError, match='the model is a Linear; leave the hook out'):
+        hook.before_train(SimpleNamespace(model=torch.nn.Linear(1, 1)))
+
+
+def test_other_processes_do_nothing_and_a_wrapped_model_is_taken_out(held_out, tmp_path, monkeypatch):
+    hook, runner = held_out(num_drawn=1)
+    model = runner.model
+    runner = SimpleNamespace(
+        model=torch.nn.DataParallel(model),
+        epoch=9,
+        iter=20,
+        max_epochs=20,
+        work_dir=tmp_path,
+        visualizer=Mock(),
+        logger=Mock(),
+    )
+    runner.visualizer.add_image.side_effect = lambda *args, **kwargs: pictures.append(args)
+    pictures = []
+    monkeypatch.setattr(hooks_module, 'is_main_process', lambda: False)
+    hook.before_train(runner)
+    hook.after_train_epoch(runner)
+    assert not pictures and not hasattr(hook, 'images')
+    monkeypatch.setattr(hooks_module, 'is_main_process', lambda: True)
+    hook.before_train(runner)
+    state = torch.get_rng_state()
+    hook.after_train_epoch(runner)
+    assert len(pictures) == 1 and torch.equal(torch.get_rng_state(), state)
+    runner.epoch = 10  # not one of every tenth, nor the last
+    hook.after_train_epoch(runner)
+    assert len(pictures) == 1
+
+
+def test_images_are_taken_from_all_over_the_folder(tmp_path):
+    for name in 'abcd':
+        make_images(tmp_path / name, 4)
+    hook = ReconstructionHook(str(tmp_path), num_images=9, num_drawn=3)
+    paths = [Path(path).relative_to(tmp_path).as_posix() for path in hook.paths]
+    assert len(set(paths)) == 9 and {path[0] for path in paths} == set('abcd')
+    assert paths[0] == 'a/0 ü.png' and paths[1][0] in 'bc' and paths[2] == 'd/3 ü.png'
+    assert len(ReconstructionHook(str(tmp_path)).paths) == 16
+
+
+def test_faults_of_the_arguments(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'There is no folder .*nowhere'):
         ReconstructionHook(str(tmp_path / 'nowhere'))
     with pytest.raises(ValueError, match='There is no image in'):
         ReconstructionHook(str(tmp_path))
+    for name in ('num_images', 'num_drawn', 'batch_size'):
+        with pytest.raises(ValueError, match=f'{name} is 0; give 1 or more'):
+            ReconstructionHook(str(tmp_path), **{name: 0})

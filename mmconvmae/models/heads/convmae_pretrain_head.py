@@ -56,6 +56,18 @@ class ConvMAEPretrainHead(MAEPretrainHead):
         tiles = x.unflatten(2, (self.patch_size, self.patch_size, self.in_channels))
         return join_tiles(tiles, grid).permute(0, 3, 1, 2)
 
+    def patch_statistics(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``norm_pix`` takes out of patches: brightness and contrast.
+
+        Args:
+            patches (Tensor): Shape (B, L, patch_size² * C).
+
+        Returns:
+            tuple[Tensor, Tensor]: Mean and deviation of each, shape (B, L, 1) both.
+        """
+        var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        return mean, (var + 1e-6).sqrt()
+
     def loss(self, pred: Tensor, target: Tensor, mask: ConvMAEMask) -> Tensor:
         """Mean squared error over what was removed.
 
@@ -91,7 +103,6 @@ class ConvMAEPretrainHead(MAEPretrainHead):
             Tensor: Shape (B, C, H, W), in the range of ``imgs``.
         """
         if self.norm_pix:
-            patches = self.patchify(imgs)
-            var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-            pred = pred * (var + 1e-6).sqrt() + mean
+            mean, deviation = self.patch_statistics(self.patchify(imgs))
+            pred = pred * deviation + mean
         return self.unpatchify(pred, grid)
