@@ -157,7 +157,7 @@ def test_folder_without_images(train_config, tmp_path, exists):
     with pytest.raises(Exception) as caught:
         train(config)
     assert str(folder) in str(caught.value)
-    assert ('Found 0 files' if exists else 'No such file or directory') in str(caught.value)
+    assert ('0 images are in' if exists else 'There is no folder') in str(caught.value)
 
 
 @HOOKS.register_module()

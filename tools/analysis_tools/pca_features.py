@@ -4,6 +4,10 @@ python tools/analysis_tools/pca_features.py IMAGE... --checkpoint CHECKPOINT --o
 
 A row for each image: the image, and a map for each stage asked for. The principal components are those of all positions
 of all images together, so alike colours are alike features in the whole column. A larger --img-size gives finer maps.
+
+Most of what varies in stage 3 may be the position itself. So the features of an even image, in the mean colour and of the
+same size, are taken off, and what is left is brought to unit length, as k-NN compares it; --raw shows features as they
+are.
 """
 
 import argparse
@@ -12,6 +16,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+import torch.nn.functional as F
 from mmengine.utils import track_iter_progress
 from torch import Tensor
 
@@ -32,6 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, type=Path, help='picture to write, such as features.png')
     parser.add_argument('--stage', nargs='+', type=int, choices=(1, 2, 3), default=[3], help='whose maps to draw')
     parser.add_argument('--img-size', type=int, help="shorter edge of the images (default: the model's)")
+    parser.add_argument('--raw', action='store_true', help='leave the features of an even image in')
     return parser.parse_args()
 
 
@@ -69,7 +75,9 @@ def to_colours(projections: Tensor) -> Tensor:
     return ((projections - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
 
 
-def compute_maps(model: LoadedBackbone, paths: list[Path], args: argparse.Namespace) -> list[tuple[Tensor, ...]]:
+def compute_maps(
+    model: LoadedBackbone, paths: list[Path], args: argparse.Namespace
+) -> tuple[list[Tensor], list[list[Tensor]], list[list[Tensor]]]:
     """Compute the features of images, each of its own size.
 
     Args:
@@ -78,8 +86,9 @@ def compute_maps(model: LoadedBackbone, paths: list[Path], args: argparse.Namesp
         args (argparse.Namespace): Command line.
 
     Returns:
-        list[tuple[Tensor, ...]]: For each image what to show of it, shape (H, W, 3) in [0, 1], and a map of shape
-        (H / s, W / s, C) for the stride s of each stage.
+        tuple[list[Tensor], list[list[Tensor]], list[list[Tensor]]]: What to show of each image, shape (H, W, 3) in
+        [0, 1]; for each stage of stride s a map of each image, shape (H / s, W / s, C); and likewise the maps of an
+        even image of the same size, in the mean colour.
 
     Raises:
         OSError: If an image cannot be used.
@@ -89,14 +98,19 @@ def compute_maps(model: LoadedBackbone, paths: list[Path], args: argparse.Namesp
     short_edge = args.img_size or min(backbone.img_size)
     if short_edge <= 0 or short_edge % backbone.stride:
         raise ValueError(f'--img-size is {short_edge}; give a multiple of {backbone.stride}.')
-    maps = []
+    pictures, maps, even_maps = [], [], []
     for path in track_iter_progress(paths):
         image = load_whole(str(path), model.loader, short_edge, backbone.stride)
-        outputs = model(image[None])
-        if not all(output.isfinite().all() for output in outputs):
+        even = model.data_preprocessor.mean.expand(image.shape)
+        if len(even) == 3:
+            even = even.flip(0)  # in the order of what is loaded
+        features, of_even = ([x[0].permute(1, 2, 0).cpu() for x in model(images[None])] for images in (image, even))
+        if not all(x.isfinite().all() for x in features):
             raise ValueError('The features are not finite; is the checkpoint one of a run that diverged?')
-        maps.append((to_picture(image), *(output[0].permute(1, 2, 0).cpu() for output in outputs)))
-    return maps
+        pictures.append(to_picture(image))
+        maps.append(features)
+        even_maps.append(of_even)
+    return pictures, *([list(column) for column in zip(*rows)] for rows in (maps, even_maps))
 
 
 def to_picture(image: Tensor) -> Tensor:
@@ -117,34 +131,50 @@ def to_picture(image: Tensor) -> Tensor:
     return ((image - low) / max(high - low, 1e-12)).permute(1, 2, 0)
 
 
-def draw(maps: list[tuple[Tensor, ...]], stages: list[int], out: Path) -> list[str]:
+def to_pictures(maps: list[Tensor], even_maps: list[Tensor] | None = None) -> tuple[list[Tensor], str]:
+    """Make pictures of the features of one stage.
+
+    Args:
+        maps (list[Tensor]): Of each image, shape (H, W, C).
+        even_maps (list[Tensor], optional): Those of even images, to be taken off. Defaults to None.
+
+    Returns:
+        tuple[list[Tensor], str]: The pictures, shape (H, W, 3) in [0, 1]; and how much of the variance is in them.
+    """
+    sizes = [x.shape[:2] for x in maps]
+    features = torch.cat([x.flatten(0, 1) for x in maps])
+    told = 'the three components have '
+    if even_maps is not None:
+        total = features.var(dim=0).sum()
+        features = features - torch.cat([x.flatten(0, 1) for x in even_maps])
+        share = 1 - features.var(dim=0).sum() / total
+        told = (
+            f'{100 * max(share, 0):.0f} % of the variance is in an even image too; of the directions of the rest {told}'
+        )
+        features = F.normalize(features)
+    projections, shares = principal_components(features)
+    colours = to_colours(projections).split([height * width for height, width in sizes])
+    pictures = [colour.unflatten(0, size) for colour, size in zip(colours, sizes)]
+    return pictures, told + ' + '.join(f'{100 * share:.0f}' for share in shares) + ' %.'
+
+
+def draw(columns: list[list[Tensor]], titles: list[str], out: Path) -> None:
     """Write the picture.
 
     Args:
-        maps (list[tuple[Tensor, ...]]): What :func:`compute_maps` gives.
-        stages (list[int]): Stages of the maps, from 1.
+        columns (list[list[Tensor]]): The images and their maps, shape (H, W, 3) in [0, 1].
+        titles (list[str]): What stands above each column.
         out (Path): File to write.
-
-    Returns:
-        list[str]: For each stage, how much of the variance there is in the picture.
 
     Raises:
         OSError: If it cannot be written.
         ValueError: If its name ends in no format that there is.
     """
-    columns, told = [[image for image, *_ in maps]], []
-    for i, stage in enumerate(stages, start=1):
-        column = [parts[i] for parts in maps]
-        projections, shares = principal_components(torch.cat([x.flatten(0, 1) for x in column]))
-        colours = to_colours(projections).split([x.shape[0] * x.shape[1] for x in column])
-        columns.append([colour.unflatten(0, x.shape[:2]) for colour, x in zip(colours, column)])
-        percent = ' + '.join(f'{100 * share:.0f}' for share in shares)
-        told.append(f'Stage {stage}: the three components have {percent} % of the variance.')
     # As wide as the column of images, and rows as high as their images.
     edge = 3
     heights = [edge * image.shape[0] / image.shape[1] for image in columns[0]]
     figure, axes = plt.subplots(
-        len(maps),
+        len(columns[0]),
         len(columns),
         figsize=(edge * len(columns), sum(heights) + 0.3),
         height_ratios=heights,
@@ -156,12 +186,11 @@ def draw(maps: list[tuple[Tensor, ...]], stages: list[int], out: Path) -> list[s
         for axis, picture in zip(row, pictures):
             axis.imshow(picture.numpy(), interpolation='nearest', extent=(0, width, height, 0))
             axis.set_axis_off()
-    for axis, title in zip(axes[0], ('image', *(f'stage {stage}' for stage in stages))):
+    for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize=9)
     with write_whole(out) as partial:
         figure.savefig(partial, dpi=150, format=out.suffix[1:] or 'png')
     plt.close(figure)
-    return told
 
 
 def main() -> None:
@@ -170,10 +199,18 @@ def main() -> None:
         stages = sorted(set(args.stage))
         model = load_by_arguments(args, out_type='featmap', out_indices=[stage - 1 for stage in stages])
         print(model.origin)
-        told = draw(compute_maps(model, args.images, args), stages, args.out)
+        pictures, maps, even_maps = compute_maps(model, args.images, args)
+        columns, titles = [pictures], ['image']
+        print()
+        for stage, of_images, of_even in zip(stages, maps, even_maps):
+            column, told = to_pictures(of_images, None if args.raw else of_even)
+            columns.append(column)
+            titles.append(f'stage {stage}')
+            print(f'Stage {stage}: {told}')
+        draw(columns, titles, args.out)
     except (OSError, ValueError) as error:
         sys.exit(f'Error: no picture was made: {error}')
-    print('', *told, f'The picture is {args.out}', sep='\n')
+    print(f'The picture is {args.out}')
 
 
 if __name__ == '__main__':
