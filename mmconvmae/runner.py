@@ -123,17 +123,24 @@ class ScheduleRunner(Runner):
             ScheduleRunner: The runner.
 
         Raises:
-            ValueError: If one of a template's `settings` was changed where it has no effect, or a run is to go on from
-                the checkpoint of another.
+            ValueError: If one of a template's `settings` was changed where it has no effect, or a run of it
+                is to go on from the checkpoint of another.
         """
-        for name, value in cfg.get('settings', {}).items():
+        settings = cfg.get('settings', {})
+        for name, value in settings.items():
             if cfg.get(name) != value:
                 raise ValueError(
                     f'{name} was set to {cfg.get(name)!r} from outside of the file that has the settings, where all '
                     f'else was made with {value!r}; copy that file and set it there.'
                 )
         checkpoint = cfg.get('load_from')
-        if cfg.get('resume') and checkpoint and Path(checkpoint).resolve().parent != Path(cfg['work_dir']).resolve():
+        # The template resumes by itself; other configs do with a checkpoint that was named on purpose.
+        if (
+            settings
+            and cfg.get('resume')
+            and checkpoint
+            and Path(checkpoint).resolve().parent != Path(cfg['work_dir']).resolve()
+        ):
             raise ValueError(
                 f'load_from={checkpoint!r} with resume=True would go on with the epoch and optimiser of another run; '
                 'to begin with its weights set resume=False, and to go on with that run give its work_dir.'
