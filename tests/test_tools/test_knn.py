@@ -73,7 +73,7 @@ def test_wrong_config_or_checkpoint(run_tool, tmp_path, monkeypatch, config, mes
     assert 'Traceback' not in result.stderr
 
 
-@pytest.mark.parametrize('chunks', [(65536, 1024), (100, 7), (3, 50)])
+@pytest.mark.parametrize('chunks', [(65536, 512), (100, 7), (3, 50)])
 @pytest.mark.parametrize('temperature', [0.07, 1.0])
 def test_votes_as_scikit_learn(tool, chunks, temperature):
     """Also where a chunk holds fewer than the neighbours, and with classes that overlap."""
@@ -90,6 +90,16 @@ def test_votes_as_scikit_learn(tool, chunks, temperature):
     predicted = tool.vote(train, labels[:300], test, 20, temperature, chunks=chunks)
     np.testing.assert_array_equal(predicted, expected)
     assert 0.4 < (predicted == labels[300:]).double().mean() < 0.99
+
+
+def test_images_that_are_all_alike(tool):
+    """At cosines of 1 - 1e-9, among which float32 cannot tell the nearest."""
+    generator = torch.Generator().manual_seed(0)
+    features = 1 + 1e-4 * torch.randn(220, 16, generator=generator)
+    labels = torch.randint(4, (200,), generator=generator)
+    predicted = tool.vote(features[:200], labels, features[200:], 5, 0.07, chunks=(64, 8))
+    exact = features.double().numpy()
+    np.testing.assert_array_equal(predicted, vote(exact[:200], labels.numpy(), exact[200:], 5, 0.07))
 
 
 def test_votes_at_a_temperature_at_which_only_the_nearest_counts(tool):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -62,7 +64,11 @@ def test_picture(run_tool, checkpoint, images, tmp_path):
     options = ('--checkpoint', checkpoint, '--out', out, '--stage', 3, 1, '--device', 'cpu')
     result = run_tool('analysis_tools/pca_features.py', *images, *options)
     assert result.returncode == 0, result.stderr
-    assert 'Stage 1: the three components have' in result.stdout and f'The picture is {out}' in result.stdout
+    assert (
+        'Stage 1: ' in result.stdout
+        and 'the three components have' in result.stdout
+        and f'The picture is {out}' in result.stdout
+    )
     with Image.open(out) as picture:
         assert picture.width == 3 * 3 * 150  # the image and two maps
 
@@ -71,16 +77,37 @@ def test_maps_of_whole_images(tool, checkpoint, images):
     """Each of its own proportions, up to half a stride; values are the backbone's."""
     model = load_backbone(checkpoint, out_type='featmap', out_indices=(1, 2))
     args = type('Args', (), dict(img_size=96))
-    (image, stage2, stage3), (tall, *_) = tool.compute_maps(model, images, args)
+    (image, tall), maps, even_maps = tool.compute_maps(model, images, args)
+    stage2, stage3 = (column[0] for column in maps)
     assert image.shape == (96, 144, 3) and stage2.shape == (12, 18, 24) and stage3.shape == (6, 9, 32)
     assert tall.shape == (192, 96, 3)
     loaded = Image.open(images[0]).resize((144, 96), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.asarray(loaded, np.float32))
-    assert torch.equal(image, pixels / 255)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     with torch.no_grad():
         expected = model.backbone(((pixels - mean) / std).permute(2, 0, 1)[None])
-    torch.testing.assert_close(stage3, expected[1][0].permute(1, 2, 0), rtol=1e-4, atol=1e-4)
+    # Pixels are resized by PyTorch, and rounded otherwise.
+    torch.testing.assert_close(image, pixels / 255, rtol=0, atol=1.01 / 255)
+    torch.testing.assert_close(stage3, expected[1][0].permute(1, 2, 0), rtol=0.01, atol=0.01)
+    with torch.no_grad():
+        of_even = model.backbone(torch.zeros(1, 3, 96, 144))
+    torch.testing.assert_close(even_maps[1][0], of_even[1][0].permute(1, 2, 0))
+
+
+def test_what_an_even_image_has_too_is_taken_off(tool):
+    """The components are those of the directions of the rest."""
+    rng = np.random.default_rng(0)
+    position, content = 10 * rng.normal(size=(4, 5, 8)), rng.normal(size=(2, 4, 5, 8))
+    maps, even_maps = list(torch.from_numpy(position + content)), [torch.from_numpy(position)] * 2
+    pictures, told = tool.to_pictures(maps, even_maps)
+    assert re.match(r'99 % of the variance is in an even image too; of the directions of the rest the three', told)
+    rest = content.reshape(-1, 8)
+    rest = rest / np.linalg.norm(rest, axis=1, keepdims=True)
+    projections, _ = tool.principal_components(torch.from_numpy(rest))
+    expected = tool.to_colours(projections).reshape(2, 4, 5, 3)
+    torch.testing.assert_close(torch.stack(pictures), expected)
+    raw, told = tool.to_pictures(maps)
+    assert told.startswith('the three components have') and not torch.allclose(torch.stack(raw), expected, atol=0.1)
 
 
 @pytest.mark.parametrize(

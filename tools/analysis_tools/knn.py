@@ -22,8 +22,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-# Features of training and of test images that are compared at a time: 2^26 similarities are 256 MB.
-TRAIN_CHUNK, TEST_CHUNK = 65536, 1024
+# Features of training and of test images that are compared at a time: 2^25 similarities of 8 bytes are 256 MB.
+TRAIN_CHUNK, TEST_CHUNK = 65536, 512
 
 
 def parse_args() -> argparse.Namespace:
@@ -86,7 +86,7 @@ def vote(
         temperature (float): The lower, the more the nearest of them counts.
         device (str | torch.device): Where to compare. Defaults to 'cpu'.
         chunks (tuple[int, int]): Training and test features that are compared at a time. Defaults to
-            (65536, 1024).
+            (65536, 512).
 
     Returns:
         Tensor: Classes, shape (M, ), on the CPU.
@@ -97,21 +97,23 @@ def vote(
     if not 1 <= neighbors <= len(train):
         raise ValueError(f'{neighbors} neighbours cannot vote: there are {len(train)} training images.')
     train_chunk, test_chunk = chunks
+    # All images may be at cosines of 0.99 and more, with neighbours that float32 would put in another order.
+    place = dict(device=device, dtype=torch.float32 if torch.device(device).type == 'mps' else torch.float64)
     # The nearest so far of each test feature: similarities and labels, shape (M, at most `neighbors`).
     nearest = [(torch.empty(len(part), 0), labels.new_empty(len(part), 0)) for part in test.split(test_chunk)]
     for candidates, classes in zip(train.split(train_chunk), labels.split(train_chunk)):
-        candidates, classes = F.normalize(candidates.to(device)), classes.to(device)
+        candidates, classes = F.normalize(candidates.to(**place)), classes.to(device)
         for i, part in enumerate(test.split(test_chunk)):
-            similarities = F.normalize(part.to(device)) @ candidates.T
+            similarities = F.normalize(part.to(**place)) @ candidates.T
             similarities, found = similarities.topk(min(neighbors, len(candidates)))
-            similarities = torch.cat([nearest[i][0].to(device), similarities], dim=1)
+            similarities = torch.cat([nearest[i][0].to(**place), similarities], dim=1)
             found = torch.cat([nearest[i][1].to(device), classes[found]], dim=1)
             similarities, best = similarities.topk(min(neighbors, similarities.shape[1]))
             nearest[i] = similarities.cpu(), found.gather(1, best).cpu()
     similarities, classes = (torch.cat(parts) for parts in zip(*nearest))
     # All votes of an image divided by that of its nearest, which keeps them finite at any temperature.
     weights = ((similarities - similarities[:, :1]) / temperature).exp()
-    votes = torch.zeros(len(test), int(labels.max()) + 1).scatter_add(1, classes, weights)
+    votes = weights.new_zeros(len(test), int(labels.max()) + 1).scatter_add(1, classes, weights)
     return votes.argmax(dim=1)
 
 

@@ -5,9 +5,9 @@ python tools/analysis_tools/pca_features.py IMAGE... --checkpoint CHECKPOINT --o
 A row for each image: the image, and a map for each stage asked for. The principal components are those of all positions
 of all images together, so alike colours are alike features in the whole column. A larger --img-size gives finer maps.
 
-Most of what varies in stage 3 may be the position itself. So the features of an even image, in the mean colour and of the
-same size, are taken off, and what is left is brought to unit length, as k-NN compares it; --raw shows features as they
-are.
+Most of what varies in stage 3 may be the position itself. So the features of an even image, in the mean colour and of
+the same size, are taken off, and what is left is brought to unit length, as k-NN compares it; --raw shows features as
+they are.
 """
 
 import argparse
@@ -98,18 +98,23 @@ def compute_maps(
     short_edge = args.img_size or min(backbone.img_size)
     if short_edge <= 0 or short_edge % backbone.stride:
         raise ValueError(f'--img-size is {short_edge}; give a multiple of {backbone.stride}.')
-    pictures, maps, even_maps = [], [], []
+
+    def to_map(x: Tensor) -> Tensor:  # (1, C, H, W) -> (H, W, C)
+        return x[0].permute(1, 2, 0).cpu()
+
+    pictures, maps, even_maps, of_even = [], [], [], {}
     for path in track_iter_progress(paths):
         image = load_whole(str(path), model.loader, short_edge, backbone.stride)
-        even = model.data_preprocessor.mean.expand(image.shape)
-        if len(even) == 3:
-            even = even.flip(0)  # in the order of what is loaded
-        features, of_even = ([x[0].permute(1, 2, 0).cpu() for x in model(images[None])] for images in (image, even))
+        features = [to_map(x) for x in model(image[None])]
+        if image.shape not in of_even:
+            even = model.data_preprocessor.mean.new_zeros(1, *image.shape)  # as normalised
+            with torch.no_grad():
+                of_even[image.shape] = [to_map(x) for x in backbone(even)]
         if not all(x.isfinite().all() for x in features):
             raise ValueError('The features are not finite; is the checkpoint one of a run that diverged?')
         pictures.append(to_picture(image))
         maps.append(features)
-        even_maps.append(of_even)
+        even_maps.append(of_even[image.shape])
     return pictures, *([list(column) for column in zip(*rows)] for rows in (maps, even_maps))
 
 
@@ -143,7 +148,7 @@ def to_pictures(maps: list[Tensor], even_maps: list[Tensor] | None = None) -> tu
     """
     sizes = [x.shape[:2] for x in maps]
     features = torch.cat([x.flatten(0, 1) for x in maps])
-    told = 'the three components have '
+    told = 'the three components have'
     if even_maps is not None:
         total = features.var(dim=0).sum()
         features = features - torch.cat([x.flatten(0, 1) for x in even_maps])
@@ -155,7 +160,8 @@ def to_pictures(maps: list[Tensor], even_maps: list[Tensor] | None = None) -> tu
     projections, shares = principal_components(features)
     colours = to_colours(projections).split([height * width for height, width in sizes])
     pictures = [colour.unflatten(0, size) for colour, size in zip(colours, sizes)]
-    return pictures, told + ' + '.join(f'{100 * share:.0f}' for share in shares) + ' %.'
+    percent = ' + '.join(f'{100 * share:.0f}' for share in shares)
+    return pictures, f'{told} {percent} % of the variance.'
 
 
 def draw(columns: list[list[Tensor]], titles: list[str], out: Path) -> None:
