@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmconvmae.registry import TRANSFORMS
 
-from .image_file import ImageFile, ImageFileError
+from .image_file import ORIENTATIONS, ImageFile, ImageFileError
 
 
 class ImageLoader:
@@ -166,11 +166,14 @@ class LoadRandomResizedCrop(RandomResizedCrop):
         width, height = file.size
         top, left, rows, columns = self.rand_crop_params(SimpleNamespace(shape=(height, width)))
         reduce = 1
-        if file.format in ('JPEG', 'MPO') and file.orientation == 1:
+        if file.format == 'JPEG':
             shortest = min(rows / self.scale[0], columns / self.scale[1])
             reduce = max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= shortest)
         img = self.loader.read(file, reduce)
-        box = np.array([top, left, top + rows, left + columns]) / reduce
+        # The last pixel of a reduced image may stand for fewer; where the orientation flips the image it comes first.
+        _, *flips = ORIENTATIONS[file.orientation]
+        start = np.where(flips, np.subtract(img.shape[:2], np.divide(file.size[::-1], reduce)), 0)
+        box = np.array([top, left, top + rows, left + columns]) / reduce + np.tile(start, 2)
         img = resize_crop(img, box, tuple(self.scale))
         return dict(results, img=img, img_shape=img.shape[:2], ori_shape=(height, width))
 
@@ -180,8 +183,7 @@ def resize_crop(image: np.ndarray, box: np.ndarray, scale: tuple[int, int]) -> n
 
     Args:
         image (np.ndarray): Shape (H, W, C).
-        box (np.ndarray): Top, left, bottom and right, in pixels; may lie between them for uint8 with 1, 3 or 4
-            channels.
+        box (np.ndarray): Top, left, bottom and right, in pixels; may lie between them for uint8 and float32.
         scale (tuple[int, int]): Height and width of the result.
 
     Returns:
@@ -191,10 +193,11 @@ def resize_crop(image: np.ndarray, box: np.ndarray, scale: tuple[int, int]) -> n
     crop = image[top:bottom, left:right]
     if (box != (top, left, bottom, right)).any():
         # Only Pillow cuts between pixels. It takes longer, which does not count beside decoding a large photograph.
-        picture = Image.fromarray(crop.squeeze(-1) if crop.shape[-1] == 1 else crop)
-        inner = box[[1, 0, 3, 2]] - (left, top, left, top)
-        return np.asarray(picture.resize(scale[::-1], Image.Resampling.BICUBIC, box=tuple(inner))).reshape(*scale, -1)
-    crop = np.ascontiguousarray(crop, dtype=np.uint8 if image.dtype == np.uint8 else np.float32)
+        inner = tuple(box[[1, 0, 3, 2]] - (left, top, left, top))
+        channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in crop.transpose(2, 0, 1)]
+        return np.stack([x.resize(scale[::-1], Image.Resampling.BICUBIC, box=inner) for x in channels], -1)
+    # PyTorch warns of arrays that cannot be written, which Pillow's are.
+    crop = np.require(crop, np.uint8 if image.dtype == np.uint8 else np.float32, ['C', 'W'])
     tensor = torch.from_numpy(crop).permute(2, 0, 1)[None]  # (1, C, H, W), channels last
     resized = torch.nn.functional.interpolate(tensor, scale, mode='bicubic', antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
