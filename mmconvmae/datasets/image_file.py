@@ -79,7 +79,7 @@ class ImageFile:
         self._turned = False  # whether a decoder has followed the orientation itself
         self._decode = self._decode_pillow
         if not content:
-            raise self._error('is empty')
+            raise unreadable(path, 'the file is empty')
         try:
             with warnings.catch_warnings():
                 # What Pillow warns of is refused by name where it matters, and there may be thousands of files.
@@ -90,7 +90,7 @@ class ImageFile:
         except Image.DecompressionBombError as error:
             raise self._too_large() from error
         except Exception as error:  # decoders raise whatever they like for damaged files
-            raise self._error(f'is unreadable or truncated ({reason(error)})') from error
+            raise unreadable(self.path, reason(error)) from error
 
     @property
     def num_frames(self) -> int:
@@ -129,7 +129,7 @@ class ImageFile:
         except Image.DecompressionBombError as error:
             raise self._too_large() from error
         except Exception as error:
-            raise self._error(f'is unreadable or truncated ({reason(error)})') from error
+            raise unreadable(self.path, reason(error)) from error
         if np.issubdtype(image.dtype, np.floating):
             image = self._replace_not_finite(image)
         swap, flip_rows, flip_columns = ORIENTATIONS[1 if self._turned else self.orientation]
@@ -153,7 +153,7 @@ class ImageFile:
         except Image.UnidentifiedImageError as error:
             if is_tiff:  # six bands, or floats in colour
                 return self._read_tiff_header()
-            raise self._error('is not an image') from error
+            raise unreadable(self.path, 'it is not an image') from error
         self.format = image.format
         if is_tiff and (max(image.tag_v2.get(258, (1,))) > 8 or image.tag_v2.get(277, 1) > len(image.getbands())):
             return self._read_tiff_header()  # deep, or with bands beside the colours
@@ -305,6 +305,21 @@ class ImageFile:
             raise self._error('has a channel without a single finite value')
         mean = np.mean(image, axis=(0, 1), where=finite, dtype=np.float64)
         return np.where(finite, image, mean.astype(image.dtype))
+
+
+def unreadable(path: str, fault: str) -> ImageFileError:
+    """The error of a file of which no picture can be made.
+
+    Args:
+        path (str): The file.
+        fault (str): What is wrong with it.
+
+    Returns:
+        ImageFileError: The error.
+    """
+    return ImageFileError(
+        f'The image {path} is unreadable or truncated ({fault}); replace it or take it out of the data set.'
+    )
 
 
 def fit_channels(image: np.ndarray, in_channels: int, has_alpha: bool) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmconvmae.registry import TRANSFORMS
 
-from .image_file import ORIENTATIONS, ImageFile, ImageFileError
+from .image_file import ORIENTATIONS, ImageFile, ImageFileError, reason, unreadable
 
 
 class ImageLoader:
@@ -43,7 +43,7 @@ class ImageLoader:
         try:
             content = get(path, backend_args=self.backend_args)
         except OSError as error:
-            raise ImageFileError(f'The image {path} cannot be read: {error.strerror or error}.') from error
+            raise unreadable(path, reason(error)) from error
         return ImageFile(path, content)
 
     def read(self, file: ImageFile, reduce: int = 1) -> np.ndarray:

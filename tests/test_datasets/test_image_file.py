@@ -166,9 +166,9 @@ def test_half_a_deep_file_is_refused():
             ImageFile('x', content[: len(content) // 2]).read()
 
 
-@pytest.mark.parametrize(('content', 'fault'), [(b'', 'is empty'), (b'<html>', 'is not an image')])
+@pytest.mark.parametrize(('content', 'fault'), [(b'', 'the file is empty'), (b'<html>', 'it is not an image')])
 def test_no_image(content, fault):
-    with pytest.raises(ImageFileError, match=f'The image a/b.jpg {fault}'):
+    with pytest.raises(ImageFileError, match=rf'The image a/b\.jpg is unreadable or truncated \({fault}\); replace it'):
         ImageFile('a/b.jpg', content)
 
 
