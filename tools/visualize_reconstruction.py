@@ -15,10 +15,12 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
+from mmconvmae.apis.backbone import full_scale_of
 from mmconvmae.apis.images import load_center_crop
 from mmconvmae.checkpoint import read_state_dict
+from mmconvmae.datasets import LoadWholeImage
 from mmconvmae.models import ConvMAE
-from mmconvmae.registry import MODELS, TRANSFORMS
+from mmconvmae.registry import MODELS
 from mmconvmae.visualization import draw_reconstructions
 
 
@@ -61,12 +63,13 @@ def load_model(config: Config, checkpoint: str) -> ConvMAE:
     return model.eval()
 
 
-def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
+def draw(model: ConvMAE, images: list[Path], full_scale: float | None, out: Path) -> None:
     """Reconstruct images and write the picture.
 
     Args:
         model (ConvMAE): Pretraining model.
         images (list[Path]): Image files.
+        full_scale (float | None): What the largest value of a file's depth becomes, as in training.
         out (Path): File to write.
 
     Raises:
@@ -74,7 +77,7 @@ def draw(model: ConvMAE, images: list[Path], out: Path) -> None:
         ValueError: If the mask ratio is none, or the picture's name ends in no format that there is.
     """
     size = model.backbone.img_size
-    loader = TRANSFORMS.build(dict(type='mmconvmae.LoadWholeImage', in_channels=model.backbone.in_channels))
+    loader = LoadWholeImage(in_channels=model.backbone.in_channels, full_scale=full_scale)
     rows = []
     for path in track_iter_progress(images):
         inputs = load_center_crop(str(path), loader, size, max(size))[None]
@@ -92,7 +95,7 @@ def main() -> None:
         if args.mask_ratio is not None:
             config.model.mask_generator.mask_ratio = args.mask_ratio
         model = load_model(config, args.checkpoint)
-        draw(model, args.images, args.out)
+        draw(model, args.images, full_scale_of(config), args.out)
     except (OSError, ValueError) as error:
         sys.exit(f'Error: no picture was made: {error}')
     print(f'\nThe picture is {args.out}')

@@ -1,5 +1,4 @@
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from mmconvmae.checkpoint import (
 from mmconvmae.datasets import LoadWholeImage
 from mmconvmae.models import ConvViT, ImageDataPreprocessor
 from mmconvmae.models.backbones.convvit_arch import parse_arch
+from mmconvmae.utils import find_types
 
 # What of a backbone's config decides which parameters it has and what it computes of an image.
 ARCHITECTURE = (
@@ -119,7 +119,7 @@ def load_backbone(
     state_dict = _our_state_dict(content, checkpoint)
     settings = config_of(content) if config is None else Config.fromfile(config).to_dict()
     source = 'the config of the checkpoint' if config is None else str(config)
-    of_backbone = next(_find(settings.get('model'), 'ConvViT', 'ConvMAEViT'), None)
+    of_backbone = next(find_types(settings.get('model'), 'ConvViT', 'ConvMAEViT'), None)
     if config is not None and of_backbone is None:
         raise ValueError(f'{config} has no model with a ConvViT; give the config that the checkpoint was trained with.')
 
@@ -146,13 +146,27 @@ def load_backbone(
             'give the config that it was trained with.'
         )
     if full_scale is None:
-        full_scale = next(_find(settings, 'LoadWholeImage', 'LoadRandomResizedCrop'), {}).get('full_scale')
+        full_scale = full_scale_of(settings)
     return LoadedBackbone(
         backbone.eval(),
         ImageDataPreprocessor(**of_pixels),
         LoadWholeImage(in_channels=backbone.in_channels, full_scale=full_scale),
         origin,
     )
+
+
+def full_scale_of(config: dict) -> float | None:
+    """Read off a config what the largest value of a file's depth becomes.
+
+    Args:
+        config (dict): A whole config.
+
+    Returns:
+        float | None: ``full_scale`` of what loads its images, None for the files' own units.
+    """
+    # A pipeline may stand in a variable too, whose later changes go into the data loader alone.
+    loaders = find_types([config.get('train_dataloader'), config], 'LoadWholeImage', 'LoadRandomResizedCrop')
+    return next(loaders, {}).get('full_scale')
 
 
 def _our_state_dict(content: dict, path: str | os.PathLike) -> dict[str, Tensor]:
@@ -172,18 +186,6 @@ def _our_state_dict(content: dict, path: str | os.PathLike) -> dict[str, Tensor]
         return from_official(state_dict)
     except ValueError as error:
         raise ValueError(f'{path} has no ConvViT of ours, nor of the authors: {error}') from error
-
-
-def _find(config: object, *names: str) -> Iterator[dict]:
-    """Every dict in a config whose type has one of these names, in any scope."""
-    if isinstance(config, dict):
-        if str(config.get('type')).rsplit('.', 1)[-1] in names:
-            yield config
-        config = config.values()
-    elif not isinstance(config, (list, tuple)):
-        return
-    for part in config:
-        yield from _find(part, *names)
 
 
 def _build(config: dict, num_heads: int | None, overrides: dict) -> ConvViT:

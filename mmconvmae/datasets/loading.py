@@ -196,8 +196,11 @@ def resize_crop(image: np.ndarray, box: np.ndarray, scale: tuple[int, int]) -> n
         inner = tuple(box[[1, 0, 3, 2]] - (left, top, left, top))
         channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in crop.transpose(2, 0, 1)]
         return np.stack([x.resize(scale[::-1], Image.Resampling.BICUBIC, box=inner) for x in channels], -1)
+    # To copy channels in reverse takes three times as long as to resize them.
+    step = -1 if crop.strides[-1] < 0 else 1
+    crop = crop[..., ::step]
     # PyTorch warns of arrays that cannot be written, which Pillow's are.
     crop = np.require(crop, np.uint8 if image.dtype == np.uint8 else np.float32, ['C', 'W'])
     tensor = torch.from_numpy(crop).permute(2, 0, 1)[None]  # (1, C, H, W), channels last
     resized = torch.nn.functional.interpolate(tensor, scale, mode='bicubic', antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    return resized[0].permute(1, 2, 0).numpy()[..., ::step]

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from helpers import import_script, run_main
@@ -69,3 +70,26 @@ def test_images_of_one_channel_and_16_bits(visualize, train_config, tmp_path):
     shades = [picture.getpixel((x, picture.height // 2)) for x in (20, 150, 280)]
     assert all(red == green == blue for red, green, blue in shades)
     assert shades[0][0] < 20 and 100 < shades[1][0] < 156 and shades[2][0] > 235
+
+
+def test_full_scale_is_that_of_training(visualize, train_config, tmp_path, monkeypatch):
+    config = train_config(
+        """
+        data_preprocessor = dict(mean=[120.0] * 3, std=[60.0] * 3)
+        train_dataloader['dataset']['pipeline'][0] = dict(
+            type='mmconvmae.LoadRandomResizedCrop', scale=64, full_scale=255
+        )
+        """
+    )
+    checkpoint = tmp_path / 'deep.pth'
+    torch.save(dict(state_dict=MODELS.build(Config.fromfile(config).model).state_dict()), checkpoint)
+    generator = np.random.default_rng(0)
+    grey = generator.integers(0, 256, (80, 80), np.uint8)
+    pictures = []
+    for name, image in ('shallow', grey), ('deep', grey.astype(np.uint16) * 257):
+        path = tmp_path / f'{name}.png'
+        Image.fromarray(image).save(path)
+        assert visualize(config, checkpoint, path) is None
+        pictures.append(np.asarray(Image.open(tmp_path / 'new' / 'picture.png').convert('RGB'), int))
+    # 8 bits are rounded after resizing, and floats are not.
+    assert pictures[0].std() > 20 and abs(pictures[0] - pictures[1]).max() <= 3
