@@ -1,6 +1,7 @@
 """ConvMAE for OpenMMLab.
 
-Importing it checks versions and makes its modules and models known; nothing else happens. The modules themselves
+Importing it checks versions, makes its modules and models known, and has mmengine read checkpoints without running
+what may be in them (`mmconvmae.checkpoint`); nothing else happens. The modules themselves
 are imported by the registry when a config first names one: they build on ``mmpretrain.models``, which imports mmdet
 wherever that is installed.
 """
@@ -29,7 +30,7 @@ _require('mmpretrain', mmpretrain.__version__, '1.2.0')
 
 from mmpretrain.apis import ModelHub  # noqa: E402
 
-from . import registry  # noqa: E402, F401
+from . import checkpoint, registry  # noqa: E402, F401
 
 # The folder of configs, tools and model index that setup.py makes; without an installation there is none.
 _MIM = Path(__file__).parent / '.mim'

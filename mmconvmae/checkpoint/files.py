@@ -1,64 +1,29 @@
 """Checkpoint files: read without running what a stranger may have put into them, written whole or not at all."""
 
-import argparse
 import ast
 import os
 import pickle
 import re
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmconvmae.utils import write_whole
 
-
-def _statistic(owner: type, name: str) -> Callable:
-    """What ``getattr`` is for in mmengine's checkpoints: methods of its logs. Free use of it could run any code."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError('GLOBAL getattr')
-    return getattr(owner, name)
+from .unpickling import load
 
 
-def _named(function: Callable, path: str) -> Callable:
-    """Give a function the name under which PyTorch looks it up when it reads a checkpoint."""
-
-    def call(*args):
-        return function(*args)
-
-    call.__module__, _, call.__qualname__ = path.rpartition('.')
-    call.__name__ = call.__qualname__
-    return call
-
-
-_MULTIARRAY = (np._core if hasattr(np, '_core') else np.core).multiarray
-# What checkpoints hold beside tensors: mmengine's logs of a run, in numpy's arrays, and the authors' arguments. numpy 1
-# and 2, and pickle's protocols, differ in where they say that a function is.
-SAFE_GLOBALS = (
-    argparse.Namespace,
-    HistoryBuffer,
-    np.ndarray,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in (np.bool_, np.int64, np.uint32, np.float32, np.float64)},
-    *(
-        _named(getattr(_MULTIARRAY, name), f'numpy.{core}.multiarray.{name}')
-        for core in ('core', '_core')
-        for name in ('_reconstruct', 'scalar')
-    ),
-    *(_named(_statistic, f'{builtins}.getattr') for builtins in ('builtins', '__builtin__')),
-)
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict:
+def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable = 'cpu') -> dict:
     """Read a checkpoint file.
 
     Args:
         path (str | os.PathLike): The file.
+        map_location (str | torch.device | Callable): Where to put tensors, as of ``torch.load``. Defaults to 'cpu'.
 
     Returns:
-        dict: What is in it, on the CPU.
+        dict: What is in it.
 
     Raises:
         ValueError: If the file is no whole checkpoint, or holds objects that could run code.
@@ -66,13 +31,35 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """
     with open(path, 'rb') as file:
         try:
-            with torch.serialization.safe_globals(list(SAFE_GLOBALS)):
-                content = torch.load(file, map_location='cpu', weights_only=True)
+            content = load(file, map_location)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f'{path} {_fault(error)}') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds {type(content).__name__} and no parameters; is it the right kind of file?')
     return content
+
+
+# In place of mmengine's own, of which one version runs what is in a file that it cannot read otherwise, and another
+# cannot read its own files with PyTorch 2.6 or later.
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str | os.PathLike, map_location: str | torch.device | Callable | None = None) -> dict:
+    """Read a checkpoint wherever mmengine does: to resume, for ``load_from``, ``init_cfg`` and in tests.
+
+    Args:
+        filename (str | os.PathLike): The file.
+        map_location (str | torch.device | Callable, optional): As of ``torch.load``. Defaults to None.
+
+    Returns:
+        dict: What is in it.
+
+    Raises:
+        ValueError: If the file is no whole checkpoint, or holds objects that could run code.
+        FileNotFoundError: If there is no such file.
+    """
+    path = os.path.expanduser(filename)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'There is no checkpoint {path}; check the path.')
+    return read_checkpoint(path, map_location)
 
 
 def is_state_dict(entry: object) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmconvmae.checkpoint import check_state_dict
 from mmconvmae.registry import MODELS
+from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
 from ..layers import ConvStage, PositionEmbedding, TransformerStage
 from .convvit_arch import ARCH_ZOO, check_choice, check_stages, parse_arch
@@ -156,7 +157,7 @@ class ConvViT(BaseBackbone):
         if out_type == 'avg_featmap':
             for i in self.out_indices:
                 self.add_module(f'norm{i}', build_norm_layer(norm_cfg, (*self.embed_dims, dims[-1])[i]))
-        self.register_load_state_dict_pre_hook(check_state_dict)
+        register_load_state_dict_pre_hook(self, check_state_dict)
         self._freeze_stages()
 
     @staticmethod

@@ -1,5 +1,7 @@
 import torch
 
+from mmconvmae.utils.old_torch import is_compiling
+
 
 def captures_graph() -> bool:
     """Whether a graph is being captured, by ``torch.export``, ``torch.compile`` or ``torch.jit.trace``.
@@ -7,4 +9,4 @@ def captures_graph() -> bool:
     What is captured runs with other batches, sizes and weights later, so it may neither look at the batch size nor keep
     what it has computed.
     """
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return is_compiling() or torch.jit.is_tracing()

@@ -1,12 +1,16 @@
 import math
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from mmconvmae.utils.old_torch import (
+    autocast_dtype,
+    register_load_state_dict_pre_hook,
+    statically_known_true,
+)
 
 from .capture import captures_graph
 
@@ -28,7 +32,7 @@ class GridEmbedding(BaseModule):
         self.weight = nn.Parameter(weight)
         self.grid = grid
         self.mode = mode
-        self.register_load_state_dict_pre_hook(_resize_loaded)
+        register_load_state_dict_pre_hook(self, _resize_loaded)
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
         """Give the vectors for a grid.
@@ -82,6 +86,4 @@ def in_autocast_type(x: Tensor) -> Tensor:
     """Cast a tensor as autocast would cast it where it is used, before it is made larger."""
     if captures_graph():  # autocast is in the graph
         return x
-    if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
-        return x.to(torch.get_autocast_dtype(x.device.type))
-    return x
+    return x.to(autocast_dtype(x.device.type) or x.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmconvmae.checkpoint import use_todays_decoder_names
 from mmconvmae.registry import MODELS
+from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
 from ..layers import MultiScaleFusion, SinCosPositionEmbedding
 from ..mask_generators import ConvMAEMask
@@ -75,7 +76,7 @@ class ConvMAEPretrainDecoder(BaseModule):
         )
         self.decoder_norm = build_norm_layer(norm_cfg, embed_dims)
         self.decoder_pred = nn.Linear(embed_dims, patch_size**2 * in_channels)
-        self.register_load_state_dict_pre_hook(use_todays_decoder_names)
+        register_load_state_dict_pre_hook(self, use_todays_decoder_names)
 
     def init_weights(self) -> None:
         """Initialise as MAE does (linear xavier-uniform without bias, mask token normal of 0.02), then ``init_cfg``."""
