@@ -1,6 +1,7 @@
 """Unpickling of nothing but tensors and the few types that checkpoints hold beside them."""
 
 import argparse
+import codecs
 import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -9,6 +10,11 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+
+try:
+    from numpy._core import multiarray
+except ImportError:  # numpy 1, of which only the last versions have both names
+    from numpy.core import multiarray
 
 
 def _statistic(owner: type, name: str) -> Callable:
@@ -29,17 +35,17 @@ def _named(function: Callable, path: str) -> Callable:
     return call
 
 
-_MULTIARRAY = (np._core if hasattr(np, '_core') else np.core).multiarray
 # What checkpoints hold beside tensors: mmengine's logs of a run, in numpy's arrays, and the authors' arguments. numpy 1
 # and 2, and pickle's protocols, differ in where they say that a function is.
 SAFE_GLOBALS = (
     argparse.Namespace,
+    codecs.encode,  # of bytes, in pickle's old protocols
     HistoryBuffer,
     np.ndarray,
     np.dtype,
     *{type(np.dtype(kind)) for kind in (np.bool_, np.int64, np.uint32, np.float32, np.float64)},
     *(
-        _named(getattr(_MULTIARRAY, name), f'numpy.{core}.multiarray.{name}')
+        _named(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
         for core in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
     ),

@@ -2,8 +2,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn as nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from .old_torch import plain_attention
 
 
 def count_multiply_adds(function: Callable, *args, **kwargs) -> int:
@@ -23,7 +24,7 @@ def count_multiply_adds(function: Callable, *args, **kwargs) -> int:
         Exception: Whatever the call raises.
     """
     # Of attention only the plain form is counted on every device.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+    with FlopCounterMode(display=False) as counter, plain_attention(), torch.no_grad():
         function(*args, **kwargs)
     return counter.get_total_flops() // 2
 

@@ -1,6 +1,7 @@
 """What PyTorch 2.1 to 2.4 have under another name, or not at all. The original mmcv has wheels for these only."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn as nn
@@ -29,6 +30,17 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
     elif device_type == 'cuda' and torch.is_autocast_enabled():
         return torch.get_autocast_gpu_dtype()
     return None
+
+
+def plain_attention() -> AbstractContextManager:
+    """Compute attention by matrix products and softmax, and not in one fused kernel.
+
+    Returns:
+        AbstractContextManager: The context in which it is so.
+    """
+    if hasattr(torch.nn, 'attention'):
+        return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
 
 
 def register_load_state_dict_pre_hook(module: nn.Module, hook: Callable) -> None:

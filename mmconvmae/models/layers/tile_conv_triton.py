@@ -4,6 +4,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.library import custom_op
 
 # Tiles that one program of the weight gradient sums over. Their sums are added by PyTorch in a fixed order, so that
 # no result depends on the order in which programs run.
@@ -137,7 +138,7 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, ids: Tensor, slots: 
     return out
 
 
-@torch.library.custom_op('mmconvmae::tile_conv2d', mutates_args=())
+@custom_op('mmconvmae::tile_conv2d', mutates_args=())
 def tile_conv2d_triton(x: Tensor, weight: Tensor, bias: Tensor, ids: Tensor, slots: Tensor, columns: int) -> Tensor:
     """Tile convolution in one kernel. See ``tile_conv2d``; ``ids`` and ``slots`` are those of the tile index."""
     taps = weight.flatten(1).t().contiguous()  # (k * k, C)
@@ -149,7 +150,7 @@ def _(x, weight, bias, ids, slots, columns):
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op('mmconvmae::tile_conv2d_backward', mutates_args=())
+@custom_op('mmconvmae::tile_conv2d_backward', mutates_args=())
 def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, ids: Tensor, slots: Tensor, columns: int
 ) -> tuple[Tensor, Tensor, Tensor]:
