@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.utils import digit_version
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 
@@ -40,6 +41,11 @@ def require(library):
     pytest.importorskip(library, reason=f'{library} is not installed')
     if library == 'mmdet':
         pytest.importorskip('mmcv.ops', reason="mmcv has no compiled ops, which mmdet's modules need")
+
+
+def needs_torch(version, why):
+    """Mark tests that an older PyTorch cannot run."""
+    return pytest.mark.skipif(digit_version(torch.__version__) < digit_version(version), reason=why)
 
 
 def library_of(name):

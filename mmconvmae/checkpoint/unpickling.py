@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import pickle
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import BinaryIO
@@ -10,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 try:
     from numpy._core import multiarray
@@ -17,9 +19,15 @@ except ImportError:  # numpy 1, of which only the last versions have both names
     from numpy.core import multiarray
 
 
-def _statistic(owner: type, name: str) -> Callable:
-    """What ``getattr`` is for in mmengine's checkpoints: methods of its logs. Free use of it could run any code."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+# What ``getattr`` is for in mmengine's checkpoints: methods of its logs and of a schedule. Free use could run any code.
+_METHODS = {
+    HistoryBuffer: ('min', 'max', 'mean', 'current'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
+
+
+def _method(owner: type, name: str) -> Callable:
+    if not isinstance(owner, type) or name not in _METHODS.get(owner, ()):
         raise pickle.UnpicklingError('GLOBAL getattr')
     return getattr(owner, name)
 
@@ -35,12 +43,14 @@ def _named(function: Callable, path: str) -> Callable:
     return call
 
 
-# What checkpoints hold beside tensors: mmengine's logs of a run, in numpy's arrays, and the authors' arguments. numpy 1
-# and 2, and pickle's protocols, differ in where they say that a function is.
+# What checkpoints hold beside tensors: mmengine's logs and schedules, in numpy's arrays, and the authors' arguments.
+# numpy 1 and 2, and pickle's protocols, differ in where they say that a function is.
 SAFE_GLOBALS = (
     argparse.Namespace,
     codecs.encode,  # of bytes, in pickle's old protocols
+    Counter,
     HistoryBuffer,
+    OneCycleParamScheduler,
     np.ndarray,
     np.dtype,
     *{type(np.dtype(kind)) for kind in (np.bool_, np.int64, np.uint32, np.float32, np.float64)},
@@ -49,7 +59,7 @@ SAFE_GLOBALS = (
         for core in ('core', '_core')
         for name in ('_reconstruct', 'scalar')
     ),
-    *(_named(_statistic, f'{builtins}.getattr') for builtins in ('builtins', '__builtin__')),
+    *(_named(_method, f'{builtins}.getattr') for builtins in ('builtins', '__builtin__')),
 )
 
 if hasattr(torch.serialization, 'add_safe_globals'):

@@ -4,11 +4,14 @@ import os
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS
+from helpers import CONFIGS, library_of, require
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import scheduler
+from mmengine.runner import CheckpointLoader
 
 from mmconvmae.checkpoint import config_of, read_checkpoint, read_state_dict, write_checkpoint
+from mmconvmae.registry import MODELS
 
 
 def test_read_keeps_the_authors_arguments_harmless(tmp_path):
@@ -60,12 +63,49 @@ class ReachesForCode:
         return getattr, (HistoryBuffer.min, '__globals__')
 
 
-@pytest.mark.parametrize(('stranger', 'name'), [(RunsCode(), r'\w+\.system'), (ReachesForCode(), 'getattr')])
-def test_read_runs_nothing(tmp_path, stranger, name):
+class ReachesIntoInstances:
+    def __reduce__(self):
+        return getattr, ([], 'append')
+
+
+@pytest.mark.parametrize(
+    ('stranger', 'name'),
+    [(RunsCode(), r'\w+\.system'), (ReachesForCode(), 'getattr'), (ReachesIntoInstances(), 'getattr')],
+)
+@pytest.mark.parametrize('read', [read_checkpoint, CheckpointLoader.load_checkpoint])
+def test_read_runs_nothing(tmp_path, stranger, name, read):
     path = tmp_path / 'stranger.pth'
     torch.save(dict(state_dict=dict(a=torch.ones(2)), other=stranger), path)
     with pytest.raises(ValueError, match=rf'stranger\.pth holds {name}, an object that could run code'):
-        read_state_dict(path, 'state_dict')
+        read(str(path))
+
+
+def test_init_cfg_runs_nothing(tmp_path, small_arch):
+    path = tmp_path / 'stranger.pth'
+    torch.save(dict(state_dict={}, other=RunsCode()), path)
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model = MODELS.build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, init_cfg=init_cfg))
+    with pytest.raises(ValueError, match='an object that could run code'):
+        model.init_weights()
+
+
+def test_every_schedule_of_mmengine(tmp_path):
+    """What is read is what was written, types included."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    kinds = dict(
+        MultiStepLR=dict(milestones=[2, 4]),
+        OneCycleLR=dict(eta_max=0.1, total_steps=10),
+        StepLR=dict(step_size=2),
+        PolyLR=dict(power=0.9, end=10),
+        LinearLR=dict(end=10),
+        CosineAnnealingLR=dict(T_max=10),
+        CosineRestartLR=dict(periods=[5, 5], restart_weights=[1, 0.5], eta_min=0.0),
+        ExponentialLR=dict(gamma=0.9),
+        ReduceOnPlateauLR=dict(monitor='loss'),
+    )
+    states = {name: getattr(scheduler, name)(optimizer, **kinds[name]).state_dict() for name in kinds}
+    torch.save(dict(param_schedulers=states), tmp_path / 'epoch_1.pth')
+    assert read_checkpoint(tmp_path / 'epoch_1.pth')['param_schedulers'] == states
 
 
 def test_read_what_is_no_dict(tmp_path):
@@ -76,8 +116,9 @@ def test_read_what_is_no_dict(tmp_path):
 
 @pytest.mark.parametrize('name', ['mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco', 'convvit-base-p16_8xb128'])
 def test_config_of_a_checkpoint_is_what_was_written(name):
-    (path,) = (path for config, path in CONFIGS.items() if config.startswith(name))
-    config = Config.fromfile(path)
+    (name,) = (config for config in CONFIGS if config.startswith(name))
+    require(library_of(name))
+    config = Config.fromfile(CONFIGS[name])
     assert config_of(dict(meta=dict(cfg=config.pretty_text))) == config.to_dict()
 
 

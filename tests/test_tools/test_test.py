@@ -29,4 +29,5 @@ def test_prints_the_accuracy_of_training(trained, run_tool, tmp_path):
 def test_checkpoint_that_is_not_there(digits_config, run_tool, tmp_path):
     config = digits_config('10-per-class')
     result = run_tool('test.py', config, tmp_path / 'missing.pth', '--work-dir', tmp_path / 'test')
-    assert result.returncode != 0 and 'There is no checkpoint' in result.stderr and 'missing.pth; check the path' in result.stderr
+    assert result.returncode != 0
+    assert 'There is no checkpoint' in result.stderr and 'missing.pth; check the path' in result.stderr
