@@ -7,7 +7,7 @@ source tools/environment.sh
 CONFIG=configs/convmae/convmae_convvit-tiny-p16_1xb16-coslr-8e_demo-128px.py
 WORK_DIR=work_dirs/demo
 
-make_environment .venv without requirements/mminstall.txt requirements/runtime.txt requirements/demo.txt
+make_environment .venv without requirements/runtime.txt requirements/demo.txt
 .venv/bin/pip install -q --no-deps --no-build-isolation --force-reinstall .
 
 if [ ! -d data/demo ]; then
