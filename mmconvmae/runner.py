@@ -11,7 +11,7 @@ from mmengine.optim import LinearParamScheduler, OptimWrapper, OptimWrapperDict,
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from mmconvmae.checkpoint import has_former_names
+from mmconvmae.checkpoint import DamagedCheckpointError, find_checkpoints, has_former_names
 from mmconvmae.registry import RUNNERS
 
 # How far a scheduler has come, and what follows from begin and end; all else in its state is what it was built from.
@@ -219,6 +219,29 @@ class ScheduleRunner(Runner):
                 config = dict(config, **{key: int(place) if place.denominator == 1 else place})
             fitted.append(config)
         return super().build_param_scheduler(fitted)
+
+    def load_or_resume(self) -> None:
+        """Load weights or go on with a run; where its last checkpoint is damaged or gone, from the one before.
+
+        Raises:
+            ValueError: If there are checkpoints and none of them is whole.
+        """
+        if self._has_loaded or not self._resume or self._load_from is not None:
+            return super().load_or_resume()
+        paths = find_checkpoints(self.work_dir)
+        for path in paths:
+            try:
+                self.resume(path)
+            except (DamagedCheckpointError, FileNotFoundError) as error:
+                self.logger.warning(f'{error} The run goes on from the checkpoint before.')
+            else:
+                self._has_loaded = True
+                return
+        if paths:
+            raise ValueError(
+                f'No checkpoint in {self.work_dir} is whole, so the run cannot go on; to begin anew, take another '
+                '`work_dir` or empty this one.'
+            )
 
     def load_checkpoint(self, *args, **kwargs) -> dict:
         """Load a checkpoint's weights; arguments are mmengine's.

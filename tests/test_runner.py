@@ -347,3 +347,51 @@ def test_gradients_that_accumulate_count_in_the_learning_rate(make):
     assert 'A step has the gradients of 3 batches. Scaling the LR by 3 too.' in log(runner)
     runner = make(None, optim_wrapper=optim_wrapper, auto_scale_lr=dict(scaling, enable=False))
     assert list(rates(runner).values()) == 30 * [(0.1, 0.1)]
+
+
+def damage(path, how):
+    content = path.read_bytes()
+    if how == 'gone':
+        path.unlink()
+    else:
+        path.write_bytes(dict(truncated=content[: len(content) // 2], zeroed=bytes(len(content)), empty=b'')[how])
+
+
+@pytest.mark.parametrize('how', ['truncated', 'zeroed', 'empty', 'gone'])
+def test_last_checkpoint_that_cannot_be_read(make, tmp_path, how):
+    """The run goes on from the one before, and ends with the weights of one that nothing happened to."""
+    whole = make(SCHEDULES['whole epochs'])
+    whole.train()
+    damage(tmp_path / 'run' / 'epoch_6.pth', how)
+    runner = make(SCHEDULES['whole epochs'], resume=True)
+    assert len(rates(runner)) == 5
+    assert 'epoch_6.pth' in log(runner) and 'The run goes on from the checkpoint before.' in log(runner)
+    for parameter, expected in zip(runner.model.parameters(), whole.model.parameters()):
+        torch.testing.assert_close(parameter, expected, rtol=0, atol=0)
+
+
+def test_checkpoint_that_was_being_written_is_passed_over(make, tmp_path):
+    make(None, epochs=2).train()
+    (tmp_path / 'run' / 'epoch_3.pth').write_bytes(b'PK')
+    runner = make(None, epochs=4, resume=True)
+    runner.train()
+    assert 'epoch_2.pth' in log(runner) and 'checkpoint before' not in log(runner)
+
+
+def test_no_checkpoint_that_can_be_read(make, tmp_path):
+    make(None, epochs=2).train()
+    for epoch in (1, 2):
+        damage(tmp_path / 'run' / f'epoch_{epoch}.pth', 'truncated')
+    with pytest.raises(
+        ValueError, match=r'No checkpoint in .*run is whole, .*; to begin anew, take another `work_dir`'
+    ):
+        make(None, epochs=4, resume=True).train()
+
+
+def test_last_checkpoint_is_not_named(make, tmp_path):
+    """A kill may leave the file that names it empty."""
+    make(None, epochs=3).train()
+    (tmp_path / 'run' / 'last_checkpoint').write_text('')
+    runner = make(None, epochs=4, resume=True)
+    runner.train()
+    assert 'epoch_3.pth' in log(runner)

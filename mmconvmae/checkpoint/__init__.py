@@ -1,11 +1,21 @@
-from .files import config_of, is_state_dict, read_checkpoint, read_state_dict, write_checkpoint
+from .files import (
+    DamagedCheckpointError,
+    config_of,
+    find_checkpoints,
+    is_state_dict,
+    read_checkpoint,
+    read_state_dict,
+    write_checkpoint,
+)
 from .loading import check_state_dict, has_former_names, use_todays_backbone_names, use_todays_decoder_names
 from .official import check_strict, from_official, infer_model, to_official
 
 __all__ = [
+    'DamagedCheckpointError',
     'check_state_dict',
     'check_strict',
     'config_of',
+    'find_checkpoints',
     'from_official',
     'has_former_names',
     'infer_model',

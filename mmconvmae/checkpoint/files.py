@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from mmengine.runner import CheckpointLoader
@@ -13,6 +14,10 @@ from torch import Tensor
 from mmconvmae.utils import write_whole
 
 from .unpickling import load
+
+
+class DamagedCheckpointError(ValueError):
+    """A file is no whole checkpoint."""
 
 
 def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable = 'cpu') -> dict:
@@ -26,14 +31,24 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | 
         dict: What is in it.
 
     Raises:
-        ValueError: If the file is no whole checkpoint, or holds objects that could run code.
+        DamagedCheckpointError: If the file is no whole checkpoint.
+        ValueError: If it holds objects that could run code, or no dict.
         OSError: If the file cannot be opened.
     """
     with open(path, 'rb') as file:
         try:
             content = load(file, map_location)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f'{path} {_fault(error)}') from error
+            refused = re.search(r'GLOBAL (\S+)', str(error))
+            if refused is not None:
+                raise ValueError(
+                    f'{path} holds {refused[1]}, an object that could run code when it is read, and so was not read; '
+                    'have its maker save the parameters alone.'
+                ) from error
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise DamagedCheckpointError(
+                f'{path} is truncated or not a PyTorch checkpoint ({reason}); fetch it again.'
+            ) from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds {type(content).__name__} and no parameters; is it the right kind of file?')
     return content
@@ -60,6 +75,29 @@ def load_from_local(filename: str | os.PathLike, map_location: str | torch.devic
     if not os.path.isfile(path):
         raise FileNotFoundError(f'There is no checkpoint {path}; check the path.')
     return read_checkpoint(path, map_location)
+
+
+def find_checkpoints(work_dir: str | os.PathLike) -> list[str]:
+    """Find the checkpoints from which a run can go on, the one saved last first and then those before.
+
+    Args:
+        work_dir (str | os.PathLike): Its work directory.
+
+    Returns:
+        list[str]: Their paths. They may be damaged, and the first may be gone.
+    """
+    named = Path(work_dir, 'last_checkpoint')
+    last = named.read_text(errors='replace').strip() if named.is_file() else ''
+    numbers = {}
+    for path in Path(work_dir).glob('*.pth'):
+        match = re.fullmatch(r'(epoch|iter)_(\d+)', path.stem)
+        if match:
+            numbers[str(path)] = int(match[2])
+    # A number above the last one's is a checkpoint that a run was stopped in while it wrote it.
+    match = re.search(r'_(\d+)\.pth$', last)
+    limit = int(match[1]) if match else max(numbers.values(), default=0) + 1
+    before = sorted((path for path in numbers if numbers[path] < limit), key=numbers.get, reverse=True)
+    return [last, *before] if match else before
 
 
 def is_state_dict(entry: object) -> bool:
@@ -145,18 +183,6 @@ def _evaluate(node: ast.expr) -> object:
         case ast.Tuple(elts=elements):
             return tuple(_evaluate(element) for element in elements)
     return ast.literal_eval(node)
-
-
-def _fault(error: Exception) -> str:
-    """Say what is wrong with a file that cannot be read."""
-    refused = re.search(r'GLOBAL (\S+)', str(error))
-    if refused is not None:
-        return (
-            f'holds {refused[1]}, an object that could run code when it is read, and so was not read; have its maker '
-            'save the parameters alone.'
-        )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f'is truncated or not a PyTorch checkpoint ({reason}); fetch it again.'
 
 
 def write_checkpoint(content: dict, path: str | os.PathLike) -> None:
