@@ -243,6 +243,25 @@ class ScheduleRunner(Runner):
                 '`work_dir` or empty this one.'
             )
 
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        """Save a checkpoint, whole or not at all; other arguments are mmengine's.
+
+        Args:
+            out_dir (str): The folder.
+            filename (str): Name of the file.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        try:
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        except OSError as error:
+            Path(out_dir, filename).unlink(missing_ok=True)
+            raise OSError(
+                f'The checkpoint {filename} could not be written to {out_dir} ({error.strerror or error}); make room '
+                'or give another `work_dir`. Started again, the run goes on from the last checkpoint that is there.'
+            ) from error
+
     def load_checkpoint(self, *args, **kwargs) -> dict:
         """Load a checkpoint's weights; arguments are mmengine's.
 

@@ -1,4 +1,5 @@
 import copy
+import errno
 import math
 import time
 from pathlib import Path
@@ -395,3 +396,21 @@ def test_last_checkpoint_is_not_named(make, tmp_path):
     runner = make(None, epochs=4, resume=True)
     runner.train()
     assert 'epoch_3.pth' in log(runner)
+
+
+def test_checkpoint_that_cannot_be_written(make, tmp_path, monkeypatch):
+    """Half of it is on the disk when the disk is full."""
+    make(None, epochs=1).train()
+
+    def fill(checkpoint, filename, **kwargs):
+        Path(filename).write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('mmengine.runner.runner.save_checkpoint', fill)
+    with pytest.raises(OSError, match=r'epoch_2\.pth could not be written to .*run \(No space left on device\); make'):
+        make(None, epochs=2, resume=True).train()
+    monkeypatch.undo()
+    assert not (tmp_path / 'run' / 'epoch_2.pth').exists()
+    runner = make(None, epochs=2, resume=True)
+    runner.train()
+    assert 'epoch_1.pth' in log(runner) and (tmp_path / 'run' / 'epoch_2.pth').exists()
