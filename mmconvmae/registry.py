@@ -5,6 +5,7 @@ reaches what is registered here through ``custom_imports = dict(imports=['mmconv
 ``type='mmconvmae.ConvViT'``.
 """
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -18,10 +19,19 @@ from mmengine.registry import Registry
 
 # Backbones, necks, heads and algorithms.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmconvmae', locations=['mmconvmae.models'])
-# Mask generators.
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmconvmae', locations=['mmconvmae.models'])
+# Mask generators, and checks of data.
+TASK_UTILS = Registry(
+    'task util',
+    parent=MMENGINE_TASK_UTILS,
+    scope='mmconvmae',
+    locations=['mmconvmae.models', 'mmconvmae.checks'],
+)
 # Where images come from.
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmconvmae', locations=['mmconvmae.datasets'])
+# In which order samples come.
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmconvmae', locations=['mmconvmae.datasets']
+)
 # Steps of an image pipeline.
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # Functions that a config names, such as a dataloader's ``worker_init_fn``.
@@ -44,6 +54,7 @@ RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmconvmae', locatio
 
 __all__ = [
     'DATASETS',
+    'DATA_SAMPLERS',
     'FUNCTIONS',
     'HOOKS',
     'MODELS',

@@ -6,13 +6,15 @@ from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch.nn as nn
 from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.optim import LinearParamScheduler, OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmconvmae.checkpoint import DamagedCheckpointError, find_checkpoints, has_former_names
-from mmconvmae.registry import RUNNERS
+from mmconvmae.registry import RUNNERS, TASK_UTILS
 
 # How far a scheduler has come, and what follows from begin and end; all else in its state is what it was built from.
 PROGRESS = {'last_step', 'verbose', 'total_iters', '_global_step', '_last_value'}
@@ -220,6 +222,43 @@ class ScheduleRunner(Runner):
             fitted.append(config)
         return super().build_param_scheduler(fitted)
 
+    def train(self) -> nn.Module:
+        """Check the data, where the config has ``checks``, and train.
+
+        Returns:
+            nn.Module: The model.
+
+        Raises:
+            ValueError: If the data or what the config makes of it has faults.
+        """
+        self._check_data('train', 'val')
+        return super().train()
+
+    def test(self) -> dict:
+        """Check the data, where the config has ``checks``, and test.
+
+        Returns:
+            dict: The metrics.
+
+        Raises:
+            ValueError: If the data or what the config makes of it has faults.
+        """
+        self._check_data('test')
+        return super().test()
+
+    def _check_data(self, *parts: str) -> None:
+        """Run the checks of the config, in one process for all."""
+        faults = []
+        if is_main_process():
+            for check in self.cfg.get('checks', []):
+                faults += TASK_UTILS.build(check)(self.cfg, parts, self.logger)
+        broadcast_object_list(shared := [list(dict.fromkeys(faults))])
+        (faults,) = shared
+        if faults:
+            lines = [f'  {number}. {fault}' for number, fault in enumerate(faults[:20], 1)]
+            lines += [f'  ... and {len(faults) - 20} more.'] if len(faults) > 20 else []
+            raise ValueError('\n'.join(['The data or the config cannot be used as they are:', *lines]))
+
     def load_or_resume(self) -> None:
         """Load weights or go on with a run; where its last checkpoint is damaged or gone, from the one before.
 
@@ -293,7 +332,7 @@ class ScheduleRunner(Runner):
             map_location (str | Callable): Where to load tensors. Defaults to ``'default'``: the device of the run.
 
         Raises:
-            ValueError: If the checkpoint is of mmconvmae 0.1.
+            ValueError: If the checkpoint is of mmconvmae 0.1, or of another model or optimiser.
         """
         schedulers = self.param_schedulers or []
         if (
@@ -307,7 +346,16 @@ class ScheduleRunner(Runner):
             return super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
 
         schedule = _Schedule(self.optim_wrapper, schedulers)
-        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        try:
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        except ValueError as error:
+            if 'parameter group' not in str(error):
+                raise
+            raise ValueError(
+                f'{filename} is of another model or optimiser than that of the config ({error}), so the run cannot go '
+                'on from it; to begin with its weights, name it in `init_cfg` of the backbone or in `load_from`, with '
+                '`resume=False` and a `work_dir` of its own.'
+            ) from error
         if self._has_former_names:
             raise ValueError(
                 f'{filename} is of mmconvmae 0.1, whose optimiser has its state in another order of parameters; begin '
