@@ -1,6 +1,7 @@
 """What tests of several folders share."""
 
 import copy
+import re
 import subprocess
 import sys
 from functools import cache, partial
@@ -131,3 +132,13 @@ def run_main(module, monkeypatch, *args):
     except SystemExit as exit:
         return exit.code
     return None
+
+
+def copy_template(name, path, **settings):
+    """Copy a template of configs/own_images and change settings where they stand, one line each; gives the path."""
+    text = (ROOT / 'configs' / 'own_images' / f'{name}.py').read_text()
+    for setting, value in settings.items():
+        text, found = re.subn(rf'(?m)^{setting} = .*$', lambda _: f'{setting} = {value!r}', text)  # noqa: B023
+        assert found == 1, setting
+    path.write_text(text, encoding='utf-8')
+    return path
