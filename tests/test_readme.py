@@ -1,9 +1,12 @@
 import ast
+import json
 import re
+from importlib import import_module
 
+import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, ROOT, require, write_config
+from helpers import CONFIGS, ROOT, copy_template, require, write_config
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -74,6 +77,51 @@ def test_interfaces_of_mmpretrain(tmp_path, monkeypatch):
     assert pred_class in list('0123456789')
     assert vector.shape == (192,)
     assert [tuple(x.shape) for x in maps] == [(48, 16, 20), (96, 8, 10), (192, 4, 5)]
+
+
+def save_small(name, folder, **settings):
+    """A copy of a template with a small model, and a checkpoint of it with random weights."""
+    config = Config.fromfile(copy_template(name, folder / f'my_{name}.py', arch='tiny', **settings))
+    preprocessor = config.model.get('data_preprocessor', config.get('data_preprocessor'))
+    model = MODELS.build(dict(config.model, data_preprocessor=preprocessor))
+    palette = [[100, 0, 0], [0, 100, 0]]
+    meta = dict(dataset_meta=dict(classes=settings['classes'], palette=palette))  # as training saves it
+    names = dict(detect='detector.pth', segment='segmentor.pth', classify='classifier.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / names[name])
+
+
+@pytest.mark.parametrize(
+    ('library', 'name', 'size', 'written'),
+    [
+        ('mmdet', 'detect', dict(image_size=128), ['preds/a.json', 'preds/b c.json', 'vis/a.jpg', 'vis/b c.png']),
+        ('mmseg', 'segment', dict(image_size=(64, 64), short_edge=64), ['pred', 'vis/a.jpg', 'vis/b c.png']),
+        ('mmpretrain', 'classify', dict(image_size=(64, 64)), ['a.png', 'b c.png', 'classes.json']),
+    ],
+)
+def test_predictions_for_a_folder(tmp_path, monkeypatch, library, name, size, written):
+    """Also with what a folder holds beside images."""
+    require(library)
+    import_module(f'{library}.models')
+    init_default_scope(library)
+    monkeypatch.chdir(tmp_path)
+    save_small(name, tmp_path, classes=('cat', 'dog'), **size)
+    images = tmp_path / 'images'
+    images.mkdir()
+    for image in ('a.jpg', 'b c.png'):
+        Image.effect_noise((90, 70), 80).convert('RGB').save(images / image)
+    (images / 'notes.txt').write_text('no image')
+    pattern = r'<!-- tests/test_readme.py predicts with this -->\n```python\n(.*?)```'
+    (code,) = (code for code in re.findall(pattern, README, flags=re.DOTALL) if f'my_{name}.py' in code)
+    exec(code, {})
+    predictions = tmp_path / 'predictions'
+    assert all((predictions / path).exists() for path in written), list(predictions.rglob('*'))
+    if name == 'classify':
+        assert set(json.loads((predictions / 'classes.json').read_text()).values()) <= {'cat', 'dog'}
+    if name == 'segment':
+        masks = [np.array(Image.open(path)) for path in (predictions / 'pred').iterdir()]
+        assert len(masks) == 2 and all(mask.shape == (70, 90) and mask.max() <= 1 for mask in masks)
+    if name == 'detect':
+        assert set(json.loads((predictions / 'preds/a.json').read_text())) == {'bboxes', 'labels', 'masks', 'scores'}
 
 
 def test_files_and_commands_it_names_are_there():

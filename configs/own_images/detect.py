@@ -69,6 +69,7 @@ model = dict(
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(num_classes=len(classes), in_channels=channels, conv_out_channels=channels),
     ),
+    train_cfg=dict(rcnn=dict(sampler=dict(num=2 * channels))),
 )
 
 # Smaller and larger by half. (The paper's recipe, configs/detection, has 0.1 to 2 at 1024 pixels and 25 to 100 epochs.)
