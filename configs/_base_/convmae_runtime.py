@@ -1,6 +1,8 @@
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['mmconvmae'], allow_failed_imports=False)
+# As in mmpretrain, without the scope that an inherited one has and mmpretrain's own tools refuse.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 runner_type = 'mmconvmae.ScheduleRunner'
 custom_hooks = [
     dict(type='mmconvmae.EpochSeedHook'),

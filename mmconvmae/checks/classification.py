@@ -286,8 +286,8 @@ def check_outputs(config: Config, part: str, num_classes: int) -> list[str]:
         worst = topk if isinstance(topk, int) else max(topk)
         if worst > num_classes:
             faults.append(
-                f'`topk` of `{name}` is {topk}, and the {part} data have {num_classes} classes; give no more than '
-                'that, such as topk=(1,).'
+                f'`topk` of `{name}` is {topk}, and there are {num_classes} classes; give no more than that, such as '
+                'topk=(1,).'
             )
     return faults
 

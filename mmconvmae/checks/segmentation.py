@@ -69,11 +69,11 @@ class SegmentationCheck(DataCheck):
             first = first or (part, built)
             faults += compare(*first, part, built)
             faults += check_heads(config.model, len(classes))
-            faults += check_loading(part, built, data_set, config.model)
+            of_loading = check_loading(part, built, data_set, config.model)
             pairs, of_names = find_pairs(part, built, logger)
             usable, of_masks = self._check_masks(part, built, data_set, pairs, logger)
-            faults += of_names + of_masks
-            if not of_masks:
+            faults += of_loading + of_names + of_masks
+            if not of_loading and not of_masks:
                 faults += check_sizes(part, built, data_set, usable, config.model)
         return list(dict.fromkeys(faults))
 
