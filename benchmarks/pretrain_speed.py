@@ -6,6 +6,9 @@ A step is forward and backward, and with --optimizer AdamW too. Each round takes
 whatever slows the machine slows them all; ratios are taken round by round. Peak memory is that of a process of its own
 for each. Multiply-adds are those of matrix products, convolutions and attention in a forward pass; the last column is
 three times as many, for forward and backward, over what the machine does in large matrix products of the same type.
+
+An image with four complementary masks counts as four, so that every step is as large; how many images have to be
+decoded for that is a column of its own.
 """
 
 import argparse
@@ -18,7 +21,9 @@ from pathlib import Path
 
 import torch
 import torch.nn as nn
+from cross_mae import CrossMAE  # noqa: F401, registers it
 from measuring import draw_bars, figures_table, peak_memory_gib, timed
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from published_form import PublishedConvMAE
@@ -28,10 +33,13 @@ from mmconvmae.models import ConvViT
 from mmconvmae.registry import MODELS
 from mmconvmae.utils import count_multiply_adds, markdown_table, write_whole
 
+ROOT = Path(__file__).resolve().parents[1]
+FAST = ROOT / 'configs' / 'convmae' / 'convmae_convvit-base-p16-fast_8xb256-amp-coslr-200e_in1k.py'
 # Heading, key of a contender's figures, and how the value is printed
 COLUMNS = (
     ('s / step', 'seconds_per_step', '{:.3f}'.format),
-    ('images / s', 'images_per_second', '{:.1f}'.format),
+    ('images / s', 'images_per_second', '{:.2f}'.format),
+    ('decoded images / s', 'decoded_per_second', '{:.2f}'.format),
     ('time / {reference}', 'ratio', '{:.2f}'.format),
     ('memory, GiB', 'peak_memory_gib', '{:.2f}'.format),
     ('of which a step adds', 'step_memory_gib', '{:.2f}'.format),
@@ -54,25 +62,27 @@ class HieraMAE(nn.Module):
         return dict(loss=self.model(images, mask_ratio=self.mask_ratio)[0])
 
 
-def convmae(args: argparse.Namespace, conv_mode: str) -> nn.Module:
+def convmae(
+    args: argparse.Namespace, conv_mode: str = 'visible', generator: str = 'ConvMAEMaskGenerator', **neck
+) -> nn.Module:
     return MODELS.build(
         dict(
             type='mmconvmae.ConvMAE',
-            mask_generator=dict(type='mmconvmae.ConvMAEMaskGenerator', mask_ratio=args.mask_ratio),
+            mask_generator=dict(type=f'mmconvmae.{generator}', mask_ratio=args.mask_ratio),
             backbone=dict(type='mmconvmae.ConvMAEViT', arch=args.arch, conv_mode=conv_mode),
-            neck=dict(type='mmconvmae.ConvMAEPretrainDecoder'),
+            neck=dict(dict(type='mmconvmae.ConvMAEPretrainDecoder'), **neck),
             head=dict(type='mmconvmae.ConvMAEPretrainHead'),
         )
     )
 
 
-def mae(args: argparse.Namespace) -> nn.Module:
+def mae(args: argparse.Namespace, kind: str = 'mmpretrain.MAE', **neck) -> nn.Module:
     loss = dict(type='PixelReconstructionLoss', criterion='L2')
     return MODELS.build(
         dict(
-            type='mmpretrain.MAE',
+            type=kind,
             backbone=dict(type='MAEViT', arch='b', patch_size=16, mask_ratio=args.mask_ratio),
-            neck=dict(type='MAEPretrainDecoder', embed_dim=768, decoder_embed_dim=512),
+            neck=dict(type='MAEPretrainDecoder', embed_dim=768, decoder_embed_dim=512, **neck),
             head=dict(type='MAEPretrainHead', norm_pix=True, loss=loss),
         )
     )
@@ -96,13 +106,24 @@ def spark(args: argparse.Namespace) -> nn.Module:
 
 
 CONTENDERS: dict[str, tuple[str, Callable]] = {
-    'visible': ('ConvMAE, visible blocks only', lambda args: convmae(args, 'visible')),
+    'visible': ('ConvMAE, visible blocks only', convmae),
+    'fast': ('ConvMAE, the fast config', lambda args: convmae(args, **Config.fromfile(FAST).model.neck)),
+    'half': ('ConvMAE, half of the removed patches predicted', lambda args: convmae(args, predict_ratio=0.5)),
+    'quarter': ('ConvMAE, a quarter of them predicted', lambda args: convmae(args, predict_ratio=0.25)),
+    'complementary': (
+        'ConvMAE, complementary masks',
+        lambda args: convmae(args, generator='ComplementaryMaskGenerator'),
+    ),
     'dense': ('ConvMAE, dense', lambda args: convmae(args, 'masked')),
     'published': (
         'ConvMAE, published form',
         lambda args: PublishedConvMAE(ConvViT.arch_zoo[args.arch], args.mask_ratio),
     ),
     'mae': ('MAE ViT-B (mmpretrain)', mae),
+    'cross-mae': (
+        "MAE ViT-B with CrossMAE's decoder, a quarter of all patches predicted",
+        lambda args: mae(args, 'mmconvmae.CrossMAE', decoder_depth=0),
+    ),
     'spark': ('SparK ConvNeXt-B (mmpretrain)', spark),
     'hiera': ('Hiera-B MAE (hiera-transformer)', lambda args: HieraMAE(args.mask_ratio)),
     'hiera-recipe': ('Hiera-B MAE, at the mask ratio of its recipe, 0.6', lambda args: HieraMAE(0.6)),
@@ -138,12 +159,14 @@ class Contender:
         torch.manual_seed(0)
         self.args = args
         self.model = CONTENDERS[name][1](args).to(args.device).train()
-        self.images = torch.randn(args.batch_size, 3, 224, 224, device=args.device)
+        self.num_views = getattr(getattr(self.model, 'mask_generator', None), 'num_views', 1)
+        if args.batch_size % self.num_views:
+            sys.exit(f'Error: give a --batch-size that is a multiple of the {self.num_views} complementary masks.')
+        self.images = torch.randn(args.batch_size // self.num_views, 3, 224, 224, device=args.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4) if args.optimizer else None
 
     def step(self) -> None:
         """Take one training step and wait for it."""
-        self.model.zero_grad()
         dtype = getattr(torch, self.args.dtype)
         with torch.autocast(self.args.device, dtype, enabled=dtype != torch.float32):
             loss = self.model.loss(self.images, None)['loss']
@@ -151,6 +174,7 @@ class Contender:
         if self.optimizer is not None:
             self.optimizer.step()
         loss.item()
+        self.model.zero_grad()  # now, because the other contenders need the memory
 
 
 def measure_memory(args: argparse.Namespace) -> dict[str, float]:
@@ -212,13 +236,14 @@ def run(args: argparse.Namespace) -> list[dict]:
     results = []
     for name, contender in contenders.items():
         median = statistics.median(seconds[name])
-        multiply_adds = count_multiply_adds(contender.model.loss, contender.images[:1], None)
+        multiply_adds = count_multiply_adds(contender.model.loss, contender.images[:1], None) // contender.num_views
         ratios = [own / other for own, other in zip(seconds[name], seconds.get(args.reference, []))]
         results.append(
             dict(
                 name=CONTENDERS[name][0],
                 seconds_per_step=median,
                 images_per_second=args.batch_size / median,
+                decoded_per_second=len(contender.images) / median,
                 ratio=statistics.median(ratios) if ratios else None,
                 **memory[name],
                 multiply_adds=multiply_adds,

@@ -84,8 +84,11 @@ def _depth(sd: dict, blocks: str) -> int:
 
 def kept_blocks(noise: Tensor, ratio: float) -> Tensor:
     """Blocks with the smallest numbers, (B, N), smallest first."""
-    keep = int(noise.shape[1] * (1 - ratio))
-    return torch.tensor([sorted(range(len(row)), key=row.__getitem__)[:keep] for row in noise.tolist()])
+    return _smallest(noise, int(noise.shape[1] * (1 - ratio)))
+
+
+def _smallest(noise: Tensor, number: int) -> Tensor:
+    return torch.tensor([sorted(range(len(row)), key=row.__getitem__)[:number] for row in noise.tolist()])
 
 
 def encode(
@@ -124,10 +127,19 @@ def encode(
 
 
 def pretrain_loss(
-    sd: dict, images: Tensor, noise: Tensor, ratio: float, num_heads: int, decoder_heads: int, norm_pix: bool = True
+    sd: dict,
+    images: Tensor,
+    noise: Tensor,
+    ratio: float,
+    num_heads: int,
+    decoder_heads: int,
+    norm_pix: bool = True,
+    predict_ratio: float = 1,
 ) -> Tensor:
-    """The loss of pretraining with the multi-scale decoder."""
+    """The loss of pretraining with the multi-scale decoder, of the removed blocks with the next smallest numbers."""
     kept = kept_blocks(noise, ratio)
+    num_removed = noise.shape[1] - kept.shape[1]
+    decoded = _smallest(noise, kept.shape[1] + round(predict_ratio * num_removed)).tolist()
     *maps, latent = encode(sd, images, num_heads, kept)
     for i, x in enumerate(maps):
         kernel = sd[f'neck.fusion.projections.{i}.weight']
@@ -141,15 +153,16 @@ def pretrain_loss(
             tokens[n] = token
         rows.append(torch.stack(tokens))
     x = torch.stack(rows) + sd['neck.decoder_pos_embed.weight']
+    x = torch.stack([tokens[ids] for tokens, ids in zip(x, decoded)])
     for n in range(_depth(sd, 'neck.decoder_blocks.')):
         x = _transformer_block(sd, f'neck.decoder_blocks.{n}', x, decoder_heads)
     pred = _linear(sd, 'neck.decoder_pred', _norm(sd, 'neck.decoder_norm', x, 1e-6))
 
     size = round((pred.shape[-1] / 3) ** 0.5)
     losses = []
-    for image, patches, ids in zip(images, pred, kept.tolist()):
+    for image, patches, ids, places in zip(images, pred, kept.tolist(), decoded):
         columns = image.shape[2] // size
-        for n, patch in enumerate(patches):
+        for n, patch in zip(places, patches):
             if n in ids:
                 continue
             top, left = n // columns * size, n % columns * size

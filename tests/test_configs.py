@@ -7,13 +7,15 @@ import pytest
 import torch
 from helpers import CONFIGS, ROOT, batch_from_file, build_on_meta, load, optimizer_of, save_backbone, write_config
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
+from PIL import Image
 
 from mmconvmae.checkpoint import to_official
 from mmconvmae.registry import MODELS
-from mmconvmae.utils import count_parameters
+from mmconvmae.utils import count_multiply_adds, count_parameters
 
-PRETRAINING = [name for name in CONFIGS if name.startswith('convmae_')]
+PRETRAINING = [name for name in CONFIGS if name.startswith(('convmae_', 'fastconvmae_'))]
 CLASSIFICATION = [name for name in CONFIGS if name.startswith('convvit-')]
 FINETUNING = 'convvit-base-p16_8xb128-coslr-100e_in1k'
 LINEAR = 'convvit-base-p16_8xb512-linear-coslr-90e_in1k'
@@ -38,7 +40,8 @@ def test_recipe_is_the_papers(name):
     if 'tiny' in name:  # not in the paper
         return
     optimizer = config.optim_wrapper.optimizer
-    assert optimizer.lr == pytest.approx(1.5e-4 * config.auto_scale_lr.base_batch_size / 256)
+    base_lr = 6e-4 if name.startswith('fast') else 1.5e-4  # four views of an image count as one
+    assert optimizer.lr == pytest.approx(base_lr * config.auto_scale_lr.base_batch_size / 256)
     assert (optimizer.type, tuple(optimizer.betas), optimizer.weight_decay) == ('AdamW', (0.9, 0.95), 0.05)
     assert (config.optim_wrapper.type, config.optim_wrapper.dtype) == ('mmconvmae.AutocastOptimWrapper', 'bfloat16')
     gpus, batch = name.split('_')[2].split('-')[0].split('xb')
@@ -46,8 +49,47 @@ def test_recipe_is_the_papers(name):
     assert int(gpus) * int(batch) == config.auto_scale_lr.base_batch_size
     assert f'coslr-{config.train_cfg.max_epochs}e' in name
     warmup, cosine = config.param_scheduler
-    assert (warmup.begin, warmup.end, cosine.begin) == (0, 40, 40)
+    epochs = 10 if '4-crops' in name or name.startswith('fast') else 40  # an epoch has four crops or views of an image
+    assert (warmup.begin, warmup.end, cosine.begin) == (0, epochs, epochs)
     assert 'end' not in cosine and 'T_max' not in cosine  # the runner ends it with the last epoch
+
+
+def test_fast_step_costs_less_than_maes():
+    counts = []
+    for name in (
+        'convmae_convvit-base-p16-fast_8xb256-amp-coslr-200e_in1k',
+        'mae_vit-base-p16_8xb256-amp-coslr-1600e_in1k',
+    ):
+        model = build_on_meta(load(name))
+        counts.append(count_multiply_adds(model.loss, torch.empty(1, 3, 224, 224, device='meta'), None))
+    assert counts[0] < 0.8 * counts[1]
+
+
+def test_complementary_views_see_an_image_four_times():
+    config = load('fastconvmae_convvit-base-p16_8xb64-amp-coslr-50e_in1k')
+    usual = load('convmae_convvit-base-p16_8xb256-amp-coslr-200e_in1k')
+    counts = [
+        count_multiply_adds(build_on_meta(part).loss, torch.empty(1, 3, 224, 224, device='meta'), None)
+        for part in (config, usual)
+    ]
+    assert counts[0] == 4 * counts[1]
+
+
+def test_crops_of_an_image_decoded_once(tmp_path):
+    """The pipeline of the config with four crops, from files to the loss."""
+    config = load('convmae_convvit-base-p16-fast-4-crops_8xb256-amp-coslr-50e_in1k')
+    for n in range(2):
+        Image.effect_noise((300, 260), 80).convert('RGB').save(tmp_path / f'{n}.jpg')
+    loader = config.train_dataloader
+    loader.dataset.dataset = dict(
+        type='mmconvmae.ImageFolder', data_root=str(tmp_path), pipeline=loader.dataset.dataset.pipeline
+    )
+    batch = next(iter(Runner.build_dataloader(dict(loader, batch_size=8, num_workers=0), seed=0)))
+    assert batch['inputs'].shape == (8, 3, 224, 224)
+    config.model.backbone.arch = 'tiny'
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    model.init_weights()
+    assert torch.isfinite(model(**model.data_preprocessor(batch, True), mode='loss')['loss'])
 
 
 def test_weight_decay_spares_one_dimensional_parameters():

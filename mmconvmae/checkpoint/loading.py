@@ -39,6 +39,13 @@ def check_state_dict(backbone: nn.Module, state_dict: dict[str, Tensor], prefix:
             f'{next(iter(state_dict))!r} and not like {next(iter(own))!r}. Convert an official checkpoint with '
             "tools/model_converters/convmae_official.py, and load a pretraining one with `prefix='backbone.'`."
         )
+    for name, value in loaded.items():
+        if name.endswith('.depthwise_conv.weight') and value.dim() != own[name].dim():
+            of, takes = ('images', 'clips') if value.dim() == 4 else ('clips', 'images')
+            raise ValueError(
+                f'The checkpoint is of a model for {of}, and {type(backbone).__name__} takes {takes}; make one for '
+                'clips of one for images with tools/model_converters/inflate_image_checkpoint.py.'
+            )
     # Embeddings and tables may be of another grid: they are resized.
     grids = {f'{prefix}{name}.weight' for name, module in backbone.named_modules() if hasattr(module, 'resize')}
     for name, value in loaded.items():

@@ -1,6 +1,7 @@
 from .image_file import ImageFile, ImageFileError
 from .image_folder import ImageFolder, find_images
 from .loading import LoadRandomResizedCrop, LoadWholeImage
+from .repeated_augmentation import RepeatedAugmentation, RepeatedSampler
 from .worker import worker_init_fn
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     'ImageFolder',
     'LoadRandomResizedCrop',
     'LoadWholeImage',
+    'RepeatedAugmentation',
+    'RepeatedSampler',
     'find_images',
     'worker_init_fn',
 ]

@@ -162,7 +162,8 @@ class ImageFolder(BaseDataset):
 
     def _check_depth(self, idx: int, data: dict) -> None:
         """Stop where one mean cannot fit: 8 bits stay uint8 in a pipeline, and deeper images are floats."""
-        dtype, path = getattr(data.get('inputs'), 'dtype', None), self.get_data_info(idx)['img_path']
+        pixels = data.get('inputs', data.get('img'))  # the latter where nothing but loading is in the pipeline
+        dtype, path = getattr(pixels, 'dtype', None), self.get_data_info(idx)['img_path']
         first_dtype, first_path = self._depth = self._depth or (dtype, path)
         if dtype != first_dtype:
             raise ValueError(

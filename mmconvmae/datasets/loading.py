@@ -127,7 +127,8 @@ class LoadRandomResizedCrop(RandomResizedCrop):
 
     Gives what :class:`LoadWholeImage` and mmpretrain's ``RandomResizedCrop`` with Pillow give, for the same random
     numbers, and is faster: a JPEG is decoded at the smallest of its scales (1, 1/2, 1/4, 1/8) in which the crop still
-    has as many pixels as the result.
+    has as many pixels as the result. An image that is loaded already, as by :class:`RepeatedAugmentation`, is cropped
+    as it is.
 
     Args:
         scale (int | tuple[int, int]): Height and width of the result.
@@ -157,11 +158,16 @@ class LoadRandomResizedCrop(RandomResizedCrop):
         """Load and crop the image.
 
         Args:
-            results (dict): Has the path under ``img_path``.
+            results (dict): Has the path under ``img_path``, or the whole image under ``img``.
 
         Returns:
             dict: The same with ``img`` (H, W, C), blue first where C is 3, and its shapes.
         """
+        if 'img' in results:
+            top, left, rows, columns = self.rand_crop_params(results['img'])
+            box = np.array([top, left, top + rows, left + columns])
+            img = resize_crop(results['img'], box, tuple(self.scale))
+            return dict(results, img=img, img_shape=img.shape[:2])
         file = self.loader.open(results['img_path'])
         width, height = file.size
         top, left, rows, columns = self.rand_crop_params(SimpleNamespace(shape=(height, width)))

@@ -123,7 +123,7 @@ class ReconstructionHook(Hook):
         for images in self.images.split(self.batch_size):
             data = model.data_preprocessor(dict(inputs=images, data_samples=None))
             images = data['inputs']  # (B, C, H, W), normalised
-            mask = model.generate_mask(images)
+            mask = model.generate_mask(images).first_view(len(images))
             pred = model.neck(model.backbone(images, mask), mask)
             losses = [model.head.loss(guess, images, mask) for guess in (pred, *baselines(model.head, images, mask))]
             sums += torch.stack(losses).float().cpu() * len(images)

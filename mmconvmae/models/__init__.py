@@ -1,11 +1,13 @@
-from .backbones import ConvMAEViT, ConvViT
+from .backbones import ConvMAEViT, ConvViT, VideoConvMAEViT, VideoConvViT
+from .classifiers import VideoClassifier
 from .data_preprocessor import ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
-from .mask_generators import ConvMAEMask, ConvMAEMaskGenerator
+from .mask_generators import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
 from .selfsup import ConvMAE
 
 __all__ = [
+    'ComplementaryMaskGenerator',
     'ConvMAE',
     'ConvMAEMask',
     'ConvMAEMaskGenerator',
@@ -15,4 +17,7 @@ __all__ = [
     'ConvViT',
     'ImageDataPreprocessor',
     'SimpleFeaturePyramid',
+    'VideoClassifier',
+    'VideoConvMAEViT',
+    'VideoConvViT',
 ]

@@ -1,7 +1,8 @@
 import json
 
+import pytest
 import torch
-from helpers import ROOT, run_script
+from helpers import ROOT, needs_torch, run_script
 
 from mmconvmae.checkpoint import to_official
 
@@ -24,6 +25,43 @@ def test_published_form_is_the_same_model(small_config, build, monkeypatch):
     torch.testing.assert_close(*losses)
 
 
+def test_contenders_of_the_decoder_and_the_masks(tmp_path):
+    """Multiply-adds, and images to decode for as large a step."""
+    out = tmp_path / 'figures.json'
+    names = ('visible', 'half', 'quarter', 'fast', 'complementary')
+    result = run_script(
+        'benchmarks/pretrain_speed.py',
+        *('--arch', 'tiny', '--batch-size', '4', '--rounds', '1', '--no-memory', '--json', out),
+        *('--contenders', *names, '--reference', 'visible'),
+    )
+    assert result.returncode == 0, result.stderr
+    figures = dict(zip(names, json.loads(out.read_text())))
+    counts = {name: figure['multiply_adds'] for name, figure in figures.items()}
+    assert counts['fast'] < counts['quarter'] < counts['half'] < counts['visible'] == counts['complementary']
+    for name, figure in figures.items():
+        decoded = figure['images_per_second'] / (4 if name == 'complementary' else 1)
+        assert figure['decoded_per_second'] == pytest.approx(decoded)
+
+
+def test_batch_that_complementary_masks_do_not_go_into(tmp_path):
+    result = run_script('benchmarks/pretrain_speed.py', *ARGS, '--contenders', 'complementary', '--no-memory')
+    assert result.returncode == 1 and '--batch-size that is a multiple of the 4' in result.stderr
+
+
+def test_cross_mae_predicts_from_the_visible_patches(monkeypatch):
+    """Queries see mask token, place and visible tokens: each prediction is what it is when it is the only one."""
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    from cross_mae import CrossBlock
+
+    torch.manual_seed(0)
+    block = CrossBlock(16, 2)
+    x, visible = torch.randn(2, 5, 16), torch.randn(2, 3, 16)
+    alone = torch.cat([block(x[:, i : i + 1], visible) for i in range(5)], 1)
+    torch.testing.assert_close(block(x, visible), alone)
+    assert not torch.allclose(block(x, visible[:, :2]), alone)
+
+
+@needs_torch('2.3', 'no autocast to float32 on a CPU, which the bench passes as a type, before')
 def test_figures_of_each_contender(tmp_path):
     out = tmp_path / 'figures.json'
     result = run_script(

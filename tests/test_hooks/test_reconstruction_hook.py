@@ -34,9 +34,9 @@ def make_images(folder, number):
     return str(folder)
 
 
-def run(tmp_path, name, hooks=()):
+def run(tmp_path, name, hooks=(), model=MODEL):
     base = dict(
-        model=MODEL,
+        model=model,
         data_preprocessor=dict(type='mmconvmae.ImageDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3),
         train_dataloader=dict(
             batch_size=2,
@@ -75,6 +75,24 @@ def scalars(runner):
 def folders(tmp_path):
     make_images(tmp_path / 'train', 4)
     return make_images(tmp_path / 'held_out', 5)
+
+
+def test_pictures_of_a_run_with_complementary_masks_and_partial_prediction(tmp_path, folders):
+    """One mask of each held-out image, of which all removed patches are predicted, as in a run without either."""
+    hook = dict(type='mmconvmae.ReconstructionHook', data_root=folders, interval=1, num_drawn=2, batch_size=2)
+    model = dict(
+        MODEL,
+        neck=dict(MODEL['neck'], predict_ratio=0.5),
+        mask_generator=dict(type='mmconvmae.ComplementaryMaskGenerator'),
+    )
+    other = run(tmp_path, 'other', [hook], model)
+    usual = run(tmp_path, 'usual', [hook])
+    for runner in (usual, other):
+        runner.model.load_state_dict(usual.model.state_dict())
+        runner.visualizer.add_scalars = Mock()
+        next(hook for hook in runner.hooks if isinstance(hook, ReconstructionHook)).after_train_epoch(runner)
+    usual, other = (runner.visualizer.add_scalars.call_args.args[0] for runner in (usual, other))
+    assert other == usual
 
 
 def test_a_run_with_pictures_is_the_run_without(tmp_path, folders):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmconvmae.registry import MODELS
 
-from ..layers import SinCosPositionEmbedding, TileIndex, cut_tiles
+from ..layers import SinCosPositionEmbedding, TileIndex, cut_tiles, take_blocks, to_maps
 from ..mask_generators import ConvMAEMask
 from .convvit import ConvViT
 from .convvit_arch import check_choice
@@ -66,12 +66,14 @@ class ConvMAEViT(ConvViT):
 
         Args:
             x (Tensor): Images of shape (B, in_channels, H, W); the total stride divides H and W.
-            mask (ConvMAEMask, optional): Masks for these images. Defaults to None: nothing is removed.
+            mask (ConvMAEMask, optional): Masks for these images, as many for each. Defaults to None: nothing is
+                removed.
 
         Returns:
             tuple[Tensor]: Without a mask, as :meth:`ConvViT.forward`. With one, the kept blocks at three scales, in
             the order of ``mask.ids_keep``: tiles of shape (B, N, t1, t1, C1) and (B, N, t2, t2, C2), with 4 and 2
-            for t1 and t2 by default, and tokens of shape (B, N, C3).
+            for t1 and t2 by default, and tokens of shape (B, N, C3). B counts masks here; what one shows is not seen
+            from another.
 
         Raises:
             ValueError: If the total stride does not divide H and W, with another number of channels, if the mask is for
@@ -80,24 +82,26 @@ class ConvMAEViT(ConvViT):
         if mask is None:
             return super().forward(x)
         grid = self.get_grid(x)
-        if mask.grid != grid:
+        if mask.grid != grid[-2:]:
             raise ValueError(
-                f'The mask is for {mask.grid[0]} x {mask.grid[1]} blocks, and the images have {grid[0]} x {grid[1]}.'
+                f'The mask is for {mask.grid[0]} x {mask.grid[1]} blocks, and the images have {grid[-2]} x {grid[-1]}.'
             )
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, in_channels)
+        x = to_maps(x, self.tubelet_size)  # (B, H, W, in_channels)
         run_stages = self.forward_visible_stages if self.conv_mode == 'visible' else self._forward_dense_stages
         stage1, stage2 = run_stages(x, mask)
-        return stage1, stage2, self.stages[2](stage2, grid, mask.ids_keep)
+        tokens = self.stages[2](stage2, grid, mask.ids_keep)
+        return stage1, stage2, tokens.unflatten(1, stage2.shape[1:-3])  # of clips the time axis comes back
 
     def forward_visible_stages(self, x: Tensor, mask: ConvMAEMask) -> tuple[Tensor, Tensor]:
         """Run stages 1 and 2 on visible blocks alone.
 
         Args:
-            x (Tensor): Images of shape (B, H, W, in_channels).
-            mask (ConvMAEMask): Block-wise masks.
+            x (Tensor): Images of shape (images, H, W, in_channels), or clips as :func:`to_maps` gives them.
+            mask (ConvMAEMask): Block-wise masks, as many for each image.
 
         Returns:
-            tuple[Tensor, Tensor]: Tiles of shape (B, N, t1, t1, C1) and (B, N, t2, t2, C2).
+            tuple[Tensor, Tensor]: Tiles of shape (B, N, t1, t1, C1) and (B, N, t2, t2, C2), B the number of masks; of
+            clips with a time axis after N.
 
         Raises:
             ValueError: If the mask removes parts of blocks.
@@ -108,22 +112,23 @@ class ConvMAEViT(ConvViT):
                 "`conv_mode='masked'` or a generator with `cells_per_edge=1`."
             )
         tiles = TileIndex.from_ids(mask.ids_keep, mask.grid)
-        # (B, N, 16, 16, in_channels)
-        x = cut_tiles(x, self.stride).take_along_dim(mask.ids_keep[..., None, None, None], 1)
+        x = take_blocks(cut_tiles(x, self.stride), mask.ids_keep)  # (B, N, 16, 16, in_channels)
         stage1 = self.stages[0](x, tiles)  # (B, N, 4, 4, C1)
         return stage1, self.stages[1](stage1, tiles)  # (B, N, 2, 2, C2)
 
     def _forward_dense_stages(self, x: Tensor, mask: ConvMAEMask) -> list[Tensor]:
         """As :meth:`forward_visible_stages`, on whole maps, of which the kept blocks are cut out afterwards."""
         outs = []
+        x = x.repeat_interleave(len(mask.ids_keep) // len(x), 0)  # (B, H, W, in_channels), an image for each mask
         for i, stage in enumerate(self.stages[:2]):
             size = math.prod(self.patch_sizes[i + 1 :])  # edge of a block in this stage
             visible = None
             if self.conv_mode == 'masked':
                 visible = mask.visible(*(n * size for n in mask.grid))  # (B, H_i, W_i, 1)
+                if x.dim() == 5:
+                    visible = visible.unsqueeze(1)  # the same at all times
             x = stage(x, visible)  # (B, H_i, W_i, C_i)
             if visible is not None:
                 x = x * visible  # the next patch embedding must not mix removed cells in
-            # (B, N, size, size, C_i)
-            outs.append(cut_tiles(x, size).take_along_dim(mask.ids_keep[..., None, None, None], 1))
+            outs.append(take_blocks(cut_tiles(x, size), mask.ids_keep))  # (B, N, size, size, C_i)
         return outs

@@ -13,7 +13,7 @@ from mmconvmae.checkpoint import check_state_dict
 from mmconvmae.registry import MODELS
 from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
-from ..layers import ConvStage, PositionEmbedding, TransformerStage
+from ..layers import ConvStage, PositionEmbedding, TransformerStage, to_maps
 from .convvit_arch import ARCH_ZOO, check_choice, check_stages, parse_arch
 
 
@@ -88,6 +88,10 @@ class ConvViT(BaseBackbone):
     FOURTH_LEVELS = (None, 'max_pool', 'conv')
     # Pretraining has the fixed sine-cosine one.
     pos_embed_type = PositionEmbedding
+    # An image has no time axis; VideoConvViT takes clips.
+    num_frames, tubelet_size, temporal_kernel_size = None, 1, None
+
+    num_extra_tokens = 0  # as mmpretrain's vis_cam asks; there is no class token
 
     def __init__(
         self,
@@ -125,7 +129,7 @@ class ConvViT(BaseBackbone):
         self.frozen_stages = frozen_stages
 
         rates = np.linspace(0, drop_path_rate, sum(self.depths)).tolist()
-        dims = (in_channels, *self.embed_dims)
+        dims = (in_channels * self.tubelet_size, *self.embed_dims)
         settings = [
             dict(
                 in_channels=dims[i],
@@ -137,13 +141,14 @@ class ConvViT(BaseBackbone):
             )
             for i in range(3)
         ]
+        kernel = dict(kernel_size=kernel_size, temporal_kernel_size=self.temporal_kernel_size)
         self.stages = nn.ModuleList(
             (
-                ConvStage(kernel_size=kernel_size, **settings[0]),
-                ConvStage(kernel_size=kernel_size, **settings[1]),
+                ConvStage(**kernel, **settings[0]),
+                ConvStage(**kernel, **settings[1]),
                 TransformerStage(
                     num_heads=arch['num_heads'],
-                    pos_embed=self.pos_embed_type(self._get_grid(*self.img_size), self.embed_dims[2]),
+                    pos_embed=self.pos_embed_type(self._get_grid(*self._usual_size), self.embed_dims[2]),
                     window_size=window_size,
                     global_attn_indexes=global_attn_indexes,
                     rel_pos=rel_pos,
@@ -177,6 +182,11 @@ class ConvViT(BaseBackbone):
             return nn.Sequential(conv, build_norm_layer(norm_cfg, embed_dims), nn.GELU())
         return nn.MaxPool2d(2, ceil_mode=True) if kind == 'max_pool' else None
 
+    @property
+    def _usual_size(self) -> tuple[int, ...]:
+        """The axes of the usual input, without channels."""
+        return self.img_size
+
     def _get_grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.stride or width % self.stride:
             raise ValueError(
@@ -185,18 +195,24 @@ class ConvViT(BaseBackbone):
             )
         return height // self.stride, width // self.stride
 
-    def get_grid(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of stage-3 tokens for a batch of images.
+    def get_grid(self, images: Tensor) -> tuple[int, ...]:
+        """Rows and columns of stage-3 tokens for a batch of images; for clips time slots, rows and columns.
 
         Args:
-            images (Tensor): Shape (B, in_channels, H, W), in pixels.
+            images (Tensor): Shape (B, in_channels, H, W), in pixels; clips (B, in_channels, T, H, W).
 
         Returns:
-            tuple[int, int]: H and W divided by the total stride.
+            tuple[int, ...]: H and W divided by the total stride, and T before them by the frames that become one.
 
         Raises:
-            ValueError: If the total stride does not divide H and W, or with another number of channels.
+            ValueError: If the total stride does not divide H and W, with another number of channels, or of axes.
         """
+        if images.dim() != 2 + len(self._usual_size):
+            kind, axes = ('images', 'H, W') if self.num_frames is None else ('clips', 'T, H, W')
+            raise ValueError(
+                f'{type(self).__name__} takes {kind} of shape (B, {self.in_channels}, {axes}), and these have the '
+                f'shape {tuple(images.shape)}; change the pipeline, or the backbone.'
+            )
         channels, *size = images.shape[1:]
         if channels != self.in_channels:
             raise ValueError(
@@ -243,20 +259,20 @@ class ConvViT(BaseBackbone):
             ValueError: If the total stride does not divide H and W, or with another number of channels.
         """
         grid = self.get_grid(x)
-        maps = self.forward_stages(x.permute(0, 2, 3, 1), grid)
+        maps = self.forward_stages(to_maps(x, self.tubelet_size), grid)
         return tuple(self._format_output(i, maps[i]) for i in self.out_indices)
 
-    def forward_stages(self, x: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+    def forward_stages(self, x: Tensor, grid: tuple[int, ...]) -> list[Tensor]:
         """Run all stages.
 
         Args:
-            x (Tensor): Images of shape (B, H, W, in_channels).
-            grid (tuple[int, int]): Rows and columns of stage-3 tokens.
+            x (Tensor): Images of shape (B, H, W, in_channels), or clips as :func:`to_maps` gives them.
+            grid (tuple[int, ...]): What :meth:`get_grid` gives.
 
         Returns:
             list[Tensor]: Maps of shape (B, H / s, W / s, C) for the strides s of the stages, 4, 8 and 16 by default. If
             there is a fourth level, its map too: half of the rows and columns before, rounded up, and with ``'conv'``
-            one less.
+            one less. Of clips each map has a time axis, (B, T, H / s, W / s, C).
         """
         maps = []
         for stage in self.stages[:2]:
@@ -270,12 +286,12 @@ class ConvViT(BaseBackbone):
         return maps
 
     def _format_output(self, i: int, x: Tensor) -> Tensor:
-        """Bring a map of shape (B, H, W, C) into the form that ``out_type`` names."""
+        """Bring a map of shape (B, [T,] H, W, C) into the form that ``out_type`` names."""
         if self.out_type == 'raw':
-            return x.flatten(1, 2)
+            return x.flatten(1, -2)
         if self.out_type == 'featmap':
-            return x.permute(0, 3, 1, 2).contiguous()
-        return getattr(self, f'norm{i}')(x.mean(dim=(1, 2)))
+            return x.movedim(-1, 1).contiguous()
+        return getattr(self, f'norm{i}')(x.mean(dim=tuple(range(1, x.dim() - 1))))
 
     def _freeze_stages(self) -> None:
         """Switch off gradients and training behaviour of the first ``frozen_stages`` stages."""

@@ -3,11 +3,11 @@ from .capture import captures_graph
 from .conv_block import ConvBlock
 from .grid_embedding import GridEmbedding
 from .multi_scale_fusion import MultiScaleFusion
-from .patch_embed import PatchConv2d, PatchEmbed, cut_tiles, join_tiles
+from .patch_embed import PatchConv2d, PatchEmbed, cut_tiles, from_maps, join_tiles, take_blocks, to_maps
 from .position_embedding import PositionEmbedding, SinCosPositionEmbedding, sincos_position_embedding
 from .relative_position import DecomposedRelativePosition, RelativePositionBias
 from .stage import ConvStage, Stage, TransformerStage
-from .tile_conv import DepthwiseConv2d, TileIndex
+from .tile_conv import DepthwiseConv2d, DepthwiseConv3d, TileIndex
 from .transformer_block import TransformerBlock
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'ConvStage',
     'DecomposedRelativePosition',
     'DepthwiseConv2d',
+    'DepthwiseConv3d',
     'GridEmbedding',
     'MultiScaleFusion',
     'PatchConv2d',
@@ -29,6 +30,9 @@ __all__ = [
     'WindowAttention',
     'captures_graph',
     'cut_tiles',
+    'from_maps',
     'join_tiles',
     'sincos_position_embedding',
+    'take_blocks',
+    'to_maps',
 ]

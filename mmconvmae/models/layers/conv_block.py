@@ -3,7 +3,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
 from .patch_embed import PatchConv2d
-from .tile_conv import DepthwiseConv2d, TileIndex
+from .tile_conv import DepthwiseConv2d, DepthwiseConv3d, TileIndex
 
 
 class ConvBlock(nn.Module):
@@ -13,17 +13,27 @@ class ConvBlock(nn.Module):
         embed_dims (int): Width of the stage.
         mlp_ratio (float): Width of the hidden layer of the MLP, as a multiple of ``embed_dims``. Defaults to 4.
         kernel_size (int): Edge of the depthwise kernel, odd. Defaults to 5.
+        temporal_kernel_size (int, optional): Length of the depthwise kernel in time, odd, for maps with a time axis.
+            Defaults to None: there is no time axis.
         drop_path_rate (float): Stochastic depth rate of both residual branches. Defaults to 0.
     """
 
     def __init__(
-        self, embed_dims: int, mlp_ratio: float = 4, kernel_size: int = 5, drop_path_rate: float = 0.0
+        self,
+        embed_dims: int,
+        mlp_ratio: float = 4,
+        kernel_size: int = 5,
+        temporal_kernel_size: int | None = None,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         hidden_dims = round(embed_dims * mlp_ratio)
         self.ln1 = nn.LayerNorm(embed_dims, eps=1e-5)
         self.conv1 = PatchConv2d(embed_dims, embed_dims)
-        self.depthwise_conv = DepthwiseConv2d(embed_dims, kernel_size)
+        if temporal_kernel_size is None:
+            self.depthwise_conv = DepthwiseConv2d(embed_dims, kernel_size)
+        else:
+            self.depthwise_conv = DepthwiseConv3d(embed_dims, kernel_size, temporal_kernel_size)
         self.conv2 = PatchConv2d(embed_dims, embed_dims)
         self.ln2 = nn.LayerNorm(embed_dims, eps=1e-5)
         self.ffn = nn.Sequential(PatchConv2d(embed_dims, hidden_dims), nn.GELU(), PatchConv2d(hidden_dims, embed_dims))
@@ -33,11 +43,12 @@ class ConvBlock(nn.Module):
         """Apply the block.
 
         Args:
-            x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C).
+            x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C); of clips with a time
+                axis, (B, T, H, W, C) or (B, N, T, t, t, C).
             visible (Tensor | TileIndex, optional): What the depthwise convolution may look at. With None: every
-                position of the maps. With a tensor of shape (B, H, W, 1): the positions where it is 1 and not those
-                where it is 0 (masked convolution; paper, section 3.2). With a tile index, which says where the tiles
-                ``x`` sit: the tiles, and zero in place of those that are missing.
+                position of the maps. With a tensor of shape (B, [1,] H, W, 1): the positions where it is 1 and not
+                those where it is 0 (masked convolution; paper, section 3.2). With a tile index, which says where the
+                tiles ``x`` sit: the tiles, and zero in place of those that are missing.
 
         Returns:
             Tensor: The same shape as ``x``.

@@ -37,12 +37,12 @@ class MultiScaleFusion(BaseModule):
 
         Args:
             feats (tuple[Tensor]): What :class:`ConvMAEViT` gives for a mask: tiles of shape (B, N, t1, t1, C1) and
-                (B, N, t2, t2, C2), and tokens of shape (B, N, C3).
+                (B, N, t2, t2, C2), and tokens of shape (B, N, C3). Of clips each has a time axis after N.
 
         Returns:
-            Tensor: Latent of the visible blocks, shape (B, N, C3).
+            Tensor: Latent of the visible blocks, shape (B, N, C3), or (B, N, T, C3).
         """
         x = feats[-1]
         for projection, tiles in zip(self.projections, feats):
-            x = x + projection(tiles).flatten(1, 3)  # (B, N, 1, 1, C3) -> (B, N, C3)
+            x = x + projection(tiles).flatten(-4, -2)  # (B, N, [T,] 1, 1, C3) -> (B, N, [T,] C3)
         return self.norm(x)

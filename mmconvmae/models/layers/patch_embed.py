@@ -77,28 +77,76 @@ class PatchEmbed(nn.Module):
         return F.gelu(self.norm(self.projection(x)))
 
 
-def cut_tiles(x: Tensor, size: int) -> Tensor:
-    """Cut maps into square tiles.
+def to_maps(x: Tensor, tubelet_size: int = 1) -> Tensor:
+    """Bring images or clips, as they come in, into the layout of maps.
 
     Args:
-        x (Tensor): Maps of shape (B, H, W, C).
+        x (Tensor): Images of shape (B, C, H, W), or clips of shape (B, C, T, H, W).
+        tubelet_size (int): Frames that become one, in the channel axis in the order (frame, channel); divides T.
+            Defaults to 1.
+
+    Returns:
+        Tensor: Maps of shape (B, H, W, C), or (B, T / tubelet_size, H, W, tubelet_size * C).
+    """
+    x = x.movedim(1, -1)
+    if tubelet_size == 1:
+        return x
+    x = x.unflatten(1, (-1, tubelet_size))  # (B, T / tubelet_size, tubelet_size, H, W, C)
+    return x.movedim(2, -2).flatten(-2)
+
+
+def from_maps(maps: Tensor, tubelet_size: int = 1) -> Tensor:
+    """Bring maps back into the layout of images or clips: the inverse of :func:`to_maps`.
+
+    Args:
+        maps (Tensor): Shape (B, H, W, C), or (B, T, H, W, tubelet_size * C).
+        tubelet_size (int): Frames that are in the channel axis. Defaults to 1.
+
+    Returns:
+        Tensor: Images of shape (B, C, H, W), or clips of shape (B, C, T * tubelet_size, H, W).
+    """
+    if tubelet_size > 1:
+        maps = maps.unflatten(-1, (tubelet_size, -1)).movedim(-2, 2).flatten(1, 2)
+    return maps.movedim(-1, 1)
+
+
+def cut_tiles(x: Tensor, size: int) -> Tensor:
+    """Cut maps into square tiles; of maps with a time axis, into tubes, which are tiles with a time axis.
+
+    Args:
+        x (Tensor): Maps of shape (B, H, W, C) or (B, T, H, W, C).
         size (int): Edge of a tile, in positions; divides H and W.
 
     Returns:
-        Tensor: Tiles of shape (B, L, size, size, C) in row-major order, L = H * W / size².
+        Tensor: Tiles of shape (B, L, size, size, C) or (B, L, T, size, size, C) in row-major order, L = H * W / size².
     """
-    return space_to_channels(x, size).flatten(1, 2).unflatten(-1, (size, size, x.shape[-1]))
+    tiles = space_to_channels(x, size).flatten(-3, -2).movedim(-2, 1)  # (B, L, [T,] size * size * C)
+    return tiles.unflatten(-1, (size, size, x.shape[-1]))
+
+
+def take_blocks(x: Tensor, ids: Tensor) -> Tensor:
+    """Take some blocks of each image, once for each of its masks.
+
+    Args:
+        x (Tensor): Something of every block, shape (images, L, \\*).
+        ids (Tensor): Blocks to take, shape (B, n), int64, with as many rows for each image, one after the other.
+
+    Returns:
+        Tensor: Shape (B, n, \\*).
+    """
+    index = ids.reshape(len(x), -1, *(1 for _ in x.shape[2:]))
+    return x.take_along_dim(index, 1).reshape(*ids.shape, *x.shape[2:])
 
 
 def join_tiles(tiles: Tensor, grid: tuple[int, int]) -> Tensor:
     """Put tiles back into maps: the inverse of :func:`cut_tiles`.
 
     Args:
-        tiles (Tensor): Tiles of shape (B, L, size, size, C) in row-major order.
+        tiles (Tensor): Tiles of shape (B, L, size, size, C) or (B, L, T, size, size, C) in row-major order.
         grid (tuple[int, int]): Rows and columns of tiles, their product L.
 
     Returns:
-        Tensor: Maps of shape (B, grid[0] * size, grid[1] * size, C).
+        Tensor: Maps of shape (B, grid[0] * size, grid[1] * size, C), or (B, T, grid[0] * size, grid[1] * size, C).
     """
-    x = tiles.unflatten(1, grid).transpose(2, 3)  # (B, rows, size, columns, size, C)
-    return x.flatten(3, 4).flatten(1, 2)
+    x = tiles.movedim(1, -4).unflatten(-4, grid).transpose(-4, -3)  # (B, [T,] rows, size, columns, size, C)
+    return x.flatten(-3, -2).flatten(-4, -3)

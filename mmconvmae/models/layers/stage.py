@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from .capture import captures_graph
 from .conv_block import ConvBlock
 from .grid_embedding import GridEmbedding
-from .patch_embed import PatchEmbed
+from .patch_embed import PatchEmbed, take_blocks
 from .relative_position import DecomposedRelativePosition, RelativePositionBias
 from .tile_conv import TileIndex
 from .transformer_block import TransformerBlock
@@ -47,6 +47,7 @@ class ConvStage(Stage):
         drop_path_rates (Sequence[float]): Stochastic depth rate of each block.
         mlp_ratio (float): See :class:`ConvBlock`.
         kernel_size (int): See :class:`ConvBlock`.
+        temporal_kernel_size (int, optional): See :class:`ConvBlock`.
         with_cp (bool): See :class:`Stage`.
     """
 
@@ -61,9 +62,10 @@ class ConvStage(Stage):
         drop_path_rates: Sequence[float],
         mlp_ratio: float,
         kernel_size: int,
+        temporal_kernel_size: int | None,
         with_cp: bool,
     ) -> None:
-        blocks = [ConvBlock(embed_dims, mlp_ratio, kernel_size, rate) for rate in drop_path_rates]
+        blocks = [ConvBlock(embed_dims, mlp_ratio, kernel_size, temporal_kernel_size, rate) for rate in drop_path_rates]
         super().__init__(PatchEmbed(in_channels, embed_dims, patch_size), blocks, with_cp)
         self.patch_size = patch_size
         self.hidden_dims = round(embed_dims * mlp_ratio)
@@ -72,13 +74,14 @@ class ConvStage(Stage):
         """Run the stage.
 
         Args:
-            x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C).
+            x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, t, t, C); of clips with a time
+                axis, (B, T, H, W, C) or (B, N, T, t, t, C).
             visible (Tensor | TileIndex, optional): See :meth:`ConvBlock.forward`; a tensor has the rows and columns of
                 the maps that the stage returns.
 
         Returns:
             Tensor: Maps of shape (B, H / p, W / p, embed_dims), or tiles of shape (B, N, t / p, t / p, embed_dims),
-            with p for ``patch_size``.
+            with p for ``patch_size``; a time axis stays as it is.
         """
         if x.device.type != 'cpu' or captures_graph():
             return self._run(x, visible)
@@ -179,19 +182,21 @@ class TransformerStage(Stage):
 
         Args:
             x (Tensor): Maps of shape (B, H, W, C), or visible tiles of shape (B, N, p, p, C), with p for
-                ``patch_size``.
-            grid (tuple[int, int]): Rows and columns of tokens in an image.
+                ``patch_size``; of clips with a time axis, (B, T, H, W, C) or (B, N, T, p, p, C). A stage for clips has
+                neither windows nor relative positions: all tokens of a clip attend to all.
+            grid (tuple[int, ...]): Rows and columns of tokens in an image; of clips, time slots, rows and columns.
             ids (Tensor, optional): Row-major place of each tile on the grid, shape (B, N), int64; given exactly when
                 ``x`` is tiles. The stage may then have neither windows nor relative positions: all attend to all.
 
         Returns:
-            Tensor: Tokens of shape (B, L, embed_dims), with L = H / p * W / p, row-major, or N.
+            Tensor: Tokens of shape (B, L, embed_dims), with L = H / p * W / p, row-major, or N. Of clips,
+            (B, T * L, embed_dims), slot by slot, or (B, N * T, embed_dims), tube by tube.
         """
-        pos_embed = self.pos_embed(grid)  # (1, L, embed_dims)
+        pos_embed = self.pos_embed(grid)  # (1, [T,] L, embed_dims)
         if ids is not None:
-            pos_embed = pos_embed.take_along_dim(ids[..., None], 1)  # (B, N, embed_dims)
+            pos_embed = take_blocks(pos_embed.movedim(-2, 1), ids)  # (B, N, [T,] embed_dims)
             grid = (1, ids.shape[1])
-        x = self.token_embed(self.patch_embed(x).flatten(1, -2)) + pos_embed
+        x = self.token_embed(self.patch_embed(x).flatten(1, -2)) + pos_embed.flatten(1, -2)
         in_windows = self.window_rel_pos and self.window_rel_pos((self.window_size, self.window_size))
         overall = self.global_rel_pos and self.global_rel_pos(grid)
         for block in self.blocks:

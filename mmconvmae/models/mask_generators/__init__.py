@@ -1,3 +1,3 @@
-from .convmae_mask_generator import ConvMAEMask, ConvMAEMaskGenerator
+from .convmae_mask_generator import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 
-__all__ = ['ConvMAEMask', 'ConvMAEMaskGenerator']
+__all__ = ['ComplementaryMaskGenerator', 'ConvMAEMask', 'ConvMAEMaskGenerator']

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,15 +10,16 @@ from mmconvmae.registry import TASK_UTILS
 class ConvMAEMask:
     """Which parts of each image of a batch are removed.
 
-    Blocks are the patches that become one stage-3 token, numbered row by row, L in an image.
+    Blocks are the patches that become one stage-3 token, numbered row by row, L in an image. B is the number of images,
+    or several times that: an image may have several masks, one after the other, each of which makes a view of it.
 
     Args:
         removed (Tensor): True where the image is removed, shape (B, rows * s, columns * s), bool. With s = 1 whole
             blocks are removed, else cells, s x s to a block.
         ids_keep (Tensor): Blocks that stage 3 sees, shape (B, N), int64.
         ids_restore (Tensor): Place of each block in the order [kept blocks, other blocks], shape (B, L), int64.
-        ids_predict (Tensor): Blocks that the decoder predicts for the loss, shape (B, M), int64: the removed ones, or
-            all where cells are removed.
+        ids_predict (Tensor): Blocks that the decoder predicts for the loss, shape (B, M), int64: the removed ones, some
+            of them, or all blocks where cells are removed.
         grid (tuple[int, int]): Rows and columns of blocks.
     """
 
@@ -72,6 +73,50 @@ class ConvMAEMask:
         """Whether each block is removed or kept as a whole."""
         return tuple(self.removed.shape[1:]) == self.grid
 
+    @property
+    def predicts_all(self) -> bool:
+        """Whether no removed block is left out of ``ids_predict``."""
+        return self.ids_keep.shape[1] + self.ids_predict.shape[1] >= self.ids_restore.shape[1]
+
+    def predict_share(self, ratio: float) -> 'ConvMAEMask':
+        """Leave a part of the removed blocks out of the prediction.
+
+        Those that stay are the first of ``ids_predict``. A generator has these in the order of its random numbers, so
+        they are a random share and nothing more is drawn.
+
+        Args:
+            ratio (float): Share of the blocks in ``ids_predict`` to predict, at most 1; of each image the nearest whole
+                number, at least one.
+
+        Returns:
+            ConvMAEMask: Masks that remove the same.
+
+        Raises:
+            ValueError: If less than all is to be predicted and the mask removes parts of blocks.
+        """
+        if ratio == 1:
+            return self
+        if not self.is_block_wise:
+            raise ValueError(
+                f'A share of {ratio} of the removed blocks cannot be predicted, because this mask removes parts of '
+                'blocks; set `predict_ratio=1` of the neck, or use a generator with `cells_per_edge=1`.'
+            )
+        number = max(1, round(ratio * self.ids_predict.shape[1]))
+        return replace(self, ids_predict=self.ids_predict[:, :number])
+
+    def first_view(self, num_images: int) -> 'ConvMAEMask':
+        """Take one mask for each image.
+
+        Args:
+            num_images (int): Number of images, which divides that of masks.
+
+        Returns:
+            ConvMAEMask: The first mask of each image.
+        """
+        step = len(self.ids_keep) // num_images
+        parts = (self.removed, self.ids_keep, self.ids_restore, self.ids_predict)
+        return ConvMAEMask(*(part[::step] for part in parts), grid=self.grid)
+
     def visible(self, height: int, width: int) -> Tensor:
         """The mask on the grid of a stage.
 
@@ -99,24 +144,27 @@ class ConvMAEMaskGenerator:
     """Draws random masks, block-wise by default (paper, section 3.2).
 
     Of L uniform random numbers for each image, one for each block, the ``int(L * (1 - mask_ratio))`` smallest mark the
-    blocks that stay visible. All numbers of a batch come from one ``torch.rand``, so the same seed gives the same
-    masks as the authors' code.
+    blocks that stay visible, with ``round_up`` the ``L - int(L * mask_ratio)`` smallest. All numbers of a batch come
+    from one ``torch.rand``, so the same seed gives the same masks as the authors' code.
 
     Args:
         mask_ratio (float): Share of the image that is removed, between 0 and 1. Defaults to 0.75.
         cells_per_edge (int): Each block is divided into this many rows and columns of cells, and cells are drawn in
             place of blocks. 1 is block-wise masking. The number of stage-1 tokens along the edge of a block, 4 by
             default, is masking per stage-1 token, the ablation in table 5 of the paper. Defaults to 1.
+        round_up (bool): Whether the number of visible blocks is rounded up, as in VideoMAE, which keeps 20 of 196 with
+            a ratio of 0.9, and not down to 19, as in MAE. Defaults to False.
 
     Raises:
         ValueError: If ``mask_ratio`` is not between 0 and 1.
     """
 
-    def __init__(self, mask_ratio: float = 0.75, cells_per_edge: int = 1) -> None:
+    def __init__(self, mask_ratio: float = 0.75, cells_per_edge: int = 1, round_up: bool = False) -> None:
         if not 0 < mask_ratio < 1:
             raise ValueError(f'`mask_ratio` is {mask_ratio}; it must lie between 0 and 1, both excluded.')
         self.mask_ratio = mask_ratio
         self.cells_per_edge = cells_per_edge
+        self.round_up = round_up
 
     def __call__(self, batch_size: int, grid: tuple[int, int], device: torch.device | str = 'cpu') -> ConvMAEMask:
         """Draw the masks of a batch.
@@ -150,6 +198,8 @@ class ConvMAEMaskGenerator:
         """
         num_cells = noise.shape[1]
         num_keep = int(num_cells * (1 - self.mask_ratio))
+        if self.round_up:
+            num_keep = num_cells - int(num_cells * self.mask_ratio)
         if not 0 < num_keep < num_cells:
             fault = 'leaves none of them visible' if num_keep == 0 else 'removes none of them'
             raise ValueError(
@@ -164,3 +214,52 @@ class ConvMAEMaskGenerator:
         # nearly every block has a visible cell, so stage 3 sees them all
         blocks = torch.arange(grid[0] * grid[1], device=noise.device).expand(len(noise), -1)
         return ConvMAEMask(removed, ids_keep=blocks, ids_restore=blocks, ids_predict=blocks, grid=tuple(grid))
+
+
+@TASK_UTILS.register_module()
+class ComplementaryMaskGenerator(ConvMAEMaskGenerator):
+    """Draws several random masks for each image, which together show each of its blocks once (FastConvMAE).
+
+    The order of one uniform random number for each block is cut into 1 / (1 - ``mask_ratio``) runs. Each run is what
+    one mask leaves visible. The first mask of an image is the one that :class:`ConvMAEMaskGenerator` draws, and the
+    order of the others is the same one, turned until their run comes first.
+
+    Args:
+        mask_ratio (float): Share of the image that each mask removes. Defaults to 0.75, for four masks.
+
+    Raises:
+        ValueError: If 1 / (1 - ``mask_ratio``) is not a whole number of 2 or more.
+    """
+
+    def __init__(self, mask_ratio: float = 0.75) -> None:
+        super().__init__(mask_ratio)
+        self.num_views = round(1 / (1 - mask_ratio))
+        if self.num_views < 2 or abs(self.num_views * (1 - mask_ratio) - 1) > 1e-6:
+            raise ValueError(
+                f'`mask_ratio` is {mask_ratio}, which leaves a share visible that does not go into the image a whole '
+                'number of times; complementary masks need 1/2, 2/3, 3/4, 4/5 and so on.'
+            )
+
+    def from_noise(self, noise: Tensor, grid: tuple[int, int]) -> ConvMAEMask:
+        """Make the masks that random numbers stand for.
+
+        Args:
+            noise (Tensor): Shape (images, number of blocks, row by row).
+            grid (tuple[int, int]): Rows and columns of blocks in an image.
+
+        Returns:
+            ConvMAEMask: The masks, as many for each image as there are runs, one after the other.
+
+        Raises:
+            ValueError: If the blocks of an image cannot be divided into as many equal runs.
+        """
+        num_blocks, num_views = noise.shape[1], self.num_views
+        if num_blocks % num_views:
+            raise ValueError(
+                f'{num_views} complementary masks cannot show the same number of blocks each, because an image has '
+                f'{num_blocks} ({grid[0]} x {grid[1]}); use images of another size, or another `mask_ratio`.'
+            )
+        num_keep = num_blocks // num_views
+        ids_shuffle = torch.argsort(noise, dim=1)
+        orders = torch.stack([ids_shuffle.roll(-i * num_keep, 1) for i in range(num_views)], 1)  # (images, views, L)
+        return ConvMAEMask.from_order(orders.flatten(0, 1), num_keep, grid)

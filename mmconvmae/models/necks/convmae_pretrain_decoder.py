@@ -13,7 +13,7 @@ from mmconvmae.checkpoint import use_todays_decoder_names
 from mmconvmae.registry import MODELS
 from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
-from ..layers import MultiScaleFusion, SinCosPositionEmbedding
+from ..layers import MultiScaleFusion, SinCosPositionEmbedding, take_blocks
 from ..mask_generators import ConvMAEMask
 
 
@@ -22,12 +22,14 @@ class ConvMAEPretrainDecoder(BaseModule):
     """The decoder of ConvMAE pretraining: from visible tokens at three scales to the pixels of removed or all patches.
 
     :class:`MultiScaleFusion` brings the scales together. The latent is embedded, a mask token is put in at every
-    removed block, a fixed sine-cosine position embedding is added, and transformer blocks, LayerNorm and a linear layer
-    follow (paper, section 3.2). There is no class token.
+    removed block that is to be predicted, a fixed sine-cosine position embedding is added, and transformer blocks,
+    LayerNorm and a linear layer follow (paper, section 3.2). There is no class token.
+
+    Of clips all tokens attend to all, over space and time, and a patch has several frames.
 
     Args:
-        encoder_dims (Sequence[int]): Width of each encoder stage. :class:`ConvMAE` reads this and the next three off
-            its backbone.
+        encoder_dims (Sequence[int]): Width of each encoder stage. :class:`ConvMAE` reads this, the next three and the
+            two of time off its backbone.
         patch_sizes (Sequence[int]): Patch sizes of the encoder; their product is the edge of a patch in pixels.
         img_size (int | Sequence[int]): Height and width of the usual input, in pixels.
         in_channels (int): Number of image channels.
@@ -36,10 +38,16 @@ class ConvMAEPretrainDecoder(BaseModule):
         num_heads (int): Number of attention heads. Defaults to 16.
         mlp_ratio (float): Hidden width of the MLPs, as a multiple of ``embed_dims``. Defaults to 4.
         multi_scale (bool): Whether stages 1 and 2 are used or stage 3 alone. Defaults to True.
+        predict_ratio (float): Share of the removed patches that a training step predicts, above 0 and at most 1; the
+            others enter neither decoder nor loss (decoder masking, `VideoMAE V2 <https://arxiv.org/abs/2303.16727>`_).
+            :meth:`ConvMAE.loss` hands it to the mask, and pictures have all patches whatever it is. Defaults to 1, as
+            in the paper.
+        num_frames (int, optional): Frames of the usual clip. Defaults to None, for images.
+        tubelet_size (int): Frames of a patch. Defaults to 1.
         init_cfg (dict | list[dict], optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``num_heads`` does not divide ``embed_dims``, or without a block.
+        ValueError: If ``num_heads`` does not divide ``embed_dims``, without a block, or if ``predict_ratio`` is none.
     """
 
     def __init__(
@@ -53,6 +61,9 @@ class ConvMAEPretrainDecoder(BaseModule):
         num_heads: int = 16,
         mlp_ratio: float = 4,
         multi_scale: bool = True,
+        predict_ratio: float = 1,
+        num_frames: int | None = None,
+        tubelet_size: int = 1,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -63,9 +74,14 @@ class ConvMAEPretrainDecoder(BaseModule):
             )
         if depth < 1:
             raise ValueError(f'The decoder has {depth} blocks; set `depth` of the neck to 1 or more.')
+        if not 0 < predict_ratio <= 1:
+            raise ValueError(f'`predict_ratio` of the neck is {predict_ratio}; it must be above 0 and at most 1.')
+        self.predict_ratio = predict_ratio
         norm_cfg = dict(type='LN', eps=1e-6)
         patch_size = math.prod(patch_sizes)
         grid = tuple(edge // patch_size for edge in to_2tuple(img_size))
+        if num_frames is not None:
+            grid = (num_frames // tubelet_size, *grid)
         self.fusion = MultiScaleFusion(encoder_dims, patch_sizes, multi_scale)
         self.decoder_embed = nn.Linear(encoder_dims[-1], embed_dims)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
@@ -75,7 +91,7 @@ class ConvMAEPretrainDecoder(BaseModule):
             for _ in range(depth)
         )
         self.decoder_norm = build_norm_layer(norm_cfg, embed_dims)
-        self.decoder_pred = nn.Linear(embed_dims, patch_size**2 * in_channels)
+        self.decoder_pred = nn.Linear(embed_dims, patch_size**2 * tubelet_size * in_channels)
         register_load_state_dict_pre_hook(self, use_todays_decoder_names)
 
     def init_weights(self) -> None:
@@ -92,26 +108,41 @@ class ConvMAEPretrainDecoder(BaseModule):
 
         Args:
             feats (tuple[Tensor]): What :class:`ConvMAEViT` gives for a mask: tiles of shape (B, N, t1, t1, C1) and
-                (B, N, t2, t2, C2), and tokens of shape (B, N, C3).
-            mask (ConvMAEMask): The mask.
+                (B, N, t2, t2, C2), and tokens of shape (B, N, C3). Of clips each has a time axis after N.
+            mask (ConvMAEMask): The mask. Removed blocks that are not in its ``ids_predict`` do not enter the decoder.
             all_patches (bool): Whether to predict every patch, or only those of ``mask.ids_predict``, which is all
                 that the loss needs. Defaults to False.
 
         Returns:
             Tensor: Patches of shape (B, M, patch_size² * in_channels) in the order of ``mask.ids_predict``, or
-            (B, L, patch_size² * in_channels) row by row.
+            (B, L, patch_size² * in_channels) row by row. Of clips (B, M or L, T, patch_size² * tubelet_size *
+            in_channels).
         """
-        x = self.decoder_embed(self.fusion(feats))  # (B, N, D)
-        num_removed = mask.ids_restore.shape[1] - x.shape[1]
-        mask_tokens = self.mask_token.to(x.dtype).expand(len(x), num_removed, -1)
-        x = torch.cat([x, mask_tokens], dim=1)
-        x = x.take_along_dim(mask.ids_restore[..., None], 1)  # (B, L, D), row by row
-        x = x + self.decoder_pos_embed(mask.grid)
+        x = self.decoder_embed(self.fusion(feats))  # (B, N, [T,] D)
+        slots = x.shape[2:-1]  # (T,) of clips, () of images
+        num_kept, num_blocks = x.shape[1], mask.ids_restore.shape[1]
+        pos_embed = self.decoder_pos_embed((*slots, *mask.grid)).movedim(-2, 1)  # (1, L, [T,] D)
+        mask_tokens = self.mask_token.to(x.dtype).expand(len(x), num_blocks - num_kept, *slots, -1)
+        if all_patches or mask.predicts_all:
+            x = torch.cat([x, mask_tokens], dim=1)
+            x = take_blocks(x, mask.ids_restore)  # (B, L, [T,] D), row by row
+            wanted = mask.ids_predict
+        else:
+            ids = torch.cat([mask.ids_keep, mask.ids_predict], dim=1)
+            x = torch.cat([x, mask_tokens[:, : mask.ids_predict.shape[1]]], dim=1)  # (B, N + M, [T,] D), kept first
+            pos_embed = take_blocks(pos_embed, ids)
+            wanted = torch.arange(num_kept, x.shape[1], device=x.device).expand(len(x), -1)
+        x = (x + pos_embed).flatten(1, -2)  # (B, L or N + M, D), of clips T times as many, tube by tube
         for block in self.decoder_blocks[:-1]:
             x = block(x)
         last = self.decoder_blocks[-1]
-        x = last(x) if all_patches else self._forward_some(last, x, mask.ids_predict)  # (B, M or L, D)
-        return self.decoder_pred(self.decoder_norm(x))
+        if all_patches:
+            x = last(x)
+        else:
+            num_slots = math.prod(slots)
+            wanted = wanted[..., None] * num_slots + torch.arange(num_slots, device=x.device)  # (B, M, T or 1)
+            x = self._forward_some(last, x, wanted.flatten(1))  # (B, M, D), of clips T times as many
+        return self.decoder_pred(self.decoder_norm(x)).unflatten(1, (-1, *slots))
 
     @staticmethod
     def _forward_some(block: TransformerEncoderLayer, x: Tensor, ids: Tensor) -> Tensor:

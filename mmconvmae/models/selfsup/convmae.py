@@ -18,15 +18,17 @@ class ConvMAE(BaseSelfSupervisor):
     An implementation of `MCMAE: Masked Convolution Meets Masked Autoencoders <https://arxiv.org/abs/2205.03892>`_.
     ``extract_feat`` gives the backbone's features of whole images.
 
-    Neck and head follow the backbone: its widths, patch sizes, image size and channels are read off it.
+    Neck and head follow the backbone: its widths, patch sizes, image size, channels and frames are read off it.
 
     Args:
-        backbone (dict | nn.Module): Config of a :class:`ConvMAEViT`, or one.
+        backbone (dict | nn.Module): Config of a :class:`ConvMAEViT` or :class:`VideoConvMAEViT`, or one.
         neck (dict | nn.Module, optional): Config of the neck, a :class:`ConvMAEPretrainDecoder` or another that takes
-            ``encoder_dims``, ``patch_sizes``, ``img_size`` and ``in_channels``. Defaults to None.
+            ``encoder_dims``, ``patch_sizes``, ``img_size``, ``in_channels``, ``num_frames`` and ``tubelet_size`` and
+            has a ``predict_ratio``. Defaults to None.
         head (dict | nn.Module, optional): Config of the head, a :class:`ConvMAEPretrainHead` or another that takes
-            ``patch_size`` and ``in_channels``. Defaults to None.
-        mask_generator (dict): Config of the mask generator. Defaults to
+            ``patch_size``, ``in_channels`` and ``tubelet_size``. Defaults to None.
+        mask_generator (dict): Config of the mask generator. With a :class:`ComplementaryMaskGenerator` a step trains on
+            several views of each image, which is loaded once. Defaults to
             ``dict(type='mmconvmae.ConvMAEMaskGenerator')``.
         **kwargs: Arguments of mmpretrain's ``BaseSelfSupervisor``: ``data_preprocessor``, ``pretrained``, ``init_cfg``.
 
@@ -52,9 +54,17 @@ class ConvMAE(BaseSelfSupervisor):
                 patch_sizes=backbone.patch_sizes,
                 img_size=backbone.img_size,
                 in_channels=backbone.in_channels,
+                num_frames=backbone.num_frames,
+                tubelet_size=backbone.tubelet_size,
             )
         if isinstance(head, dict):
-            head = _follow(head, 'head', patch_size=backbone.stride, in_channels=backbone.in_channels)
+            head = _follow(
+                head,
+                'head',
+                patch_size=backbone.stride,
+                in_channels=backbone.in_channels,
+                tubelet_size=backbone.tubelet_size,
+            )
         super().__init__(backbone, neck, head, **kwargs)
         self.mask_generator = TASK_UTILS.build(mask_generator)
 
@@ -62,18 +72,19 @@ class ConvMAE(BaseSelfSupervisor):
         """Draw masks for a batch of images.
 
         Args:
-            inputs (Tensor): Images of shape (B, C, H, W).
+            inputs (Tensor): Images of shape (B, C, H, W), or clips of shape (B, C, T, H, W), whose masks are the same
+                at all times.
 
         Returns:
-            ConvMAEMask: The masks.
+            ConvMAEMask: The masks, one or several for each image.
         """
-        return self.mask_generator(len(inputs), self.backbone.get_grid(inputs), inputs.device)
+        return self.mask_generator(len(inputs), self.backbone.get_grid(inputs)[-2:], inputs.device)
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample], **kwargs) -> dict[str, Tensor]:
-        """Compute the pretraining loss.
+        """Compute the pretraining loss, the mean over all masks.
 
         Args:
-            inputs (Tensor): Images of shape (B, C, H, W).
+            inputs (Tensor): Images of shape (B, C, H, W), or clips of shape (B, C, T, H, W).
             data_samples (list[DataSample]): Not used.
 
         Returns:
@@ -81,6 +92,7 @@ class ConvMAE(BaseSelfSupervisor):
         """
         mask = self.generate_mask(inputs)
         feats = self.backbone(inputs, mask)
+        mask = mask.predict_share(self.neck.predict_ratio)
         pred = self.neck(feats, mask)
         return dict(loss=self.head.loss(pred, inputs, mask))
 
@@ -89,20 +101,22 @@ class ConvMAE(BaseSelfSupervisor):
         """Remove parts of images and let the model fill them in.
 
         Args:
-            inputs (Tensor): Preprocessed images of shape (B, C, H, W).
-            mask (ConvMAEMask, optional): What to remove. Defaults to None: a random mask.
+            inputs (Tensor): Preprocessed images of shape (B, C, H, W), or clips of shape (B, C, T, H, W).
+            mask (ConvMAEMask, optional): What to remove, one mask for each image. Defaults to None: a random one.
 
         Returns:
             tuple[Tensor, Tensor]: The reconstruction of every patch, visible ones too, as images of shape
-            (B, C, H, W) in the range of ``inputs``; and where something was removed, shape (B, 1, H, W), bool.
+            (B, C, H, W) in the range of ``inputs``; and where something was removed, shape (B, 1, H, W), bool. Of
+            clips (B, C, T, H, W) and (B, 1, 1, H, W).
         """
         if mask is None:
-            mask = self.generate_mask(inputs)
+            mask = self.generate_mask(inputs).first_view(len(inputs))
         pred = self.neck(self.backbone(inputs, mask), mask, all_patches=True)
         images = self.head.reconstruct(pred, inputs, mask.grid)
         scale = images.shape[-1] // mask.removed.shape[-1]
         removed = mask.removed.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-        return images, removed.unsqueeze(1)
+        removed = removed.unsqueeze(1)  # (B, 1, H, W)
+        return images, removed if images.dim() == 4 else removed.unsqueeze(2)
 
 
 def _follow(config: dict, part: str, **facts) -> dict:

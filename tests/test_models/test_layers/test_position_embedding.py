@@ -57,3 +57,28 @@ def test_a_fixed_embedding_is_exact_on_every_grid():
     other.load_state_dict(embedding.state_dict())
     assert torch.equal(other.weight, sincos_position_embedding((3, 5), 16))
     assert embedding.double()((3, 5)).dtype == torch.float64
+
+
+def test_time_has_the_first_quarter_of_the_channels():
+    embedding = sincos_position_embedding((4, 3, 5), 64)
+    assert embedding.shape == (1, 4, 15, 64)
+    slot, row, column = 3, 2, 4
+    vector = embedding[0, slot, row * 5 + column]
+    for start, width, place in ((0, 16, slot), (16, 24, column), (40, 24, row)):
+        waves = [place / 10000 ** (i / (width // 2)) for i in range(width // 2)]
+        expected = torch.tensor([f(wave) for f in (math.sin, math.cos) for wave in waves])
+        torch.testing.assert_close(vector[start : start + width], expected)
+
+
+def test_one_time_slot_has_the_embedding_of_an_image():
+    assert torch.equal(sincos_position_embedding((1, 3, 5), 20)[:, 0], sincos_position_embedding((3, 5), 20))
+
+
+def test_width_that_cannot_be_divided_among_three_axes():
+    with pytest.raises(ValueError, match='divisible by 16, and 24 is not'):
+        sincos_position_embedding((2, 3, 5), 24)
+
+
+def test_fixed_embedding_of_clips_is_exact_on_every_grid():
+    embedding = SinCosPositionEmbedding((4, 4, 4), 16)
+    assert torch.equal(embedding((2, 3, 5)), sincos_position_embedding((2, 3, 5), 16))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from reference import kept_blocks
 
-from mmconvmae.models import ConvMAEMask, ConvMAEMaskGenerator
+from mmconvmae.models import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 
 
 @pytest.mark.parametrize('ratio', [0.1, 0.5, 0.6, 0.75, 0.9])
@@ -83,3 +83,63 @@ def test_mask_of_ones_own():
 def test_masks_of_different_size(removed):
     with pytest.raises(ValueError, match='of 3 blocks removed; remove the same number of each, neither none nor all'):
         ConvMAEMask.from_removed(torch.tensor(removed).bool().unsqueeze(1))
+
+
+@pytest.mark.parametrize('ratio', [0.5, 2 / 3, 0.75, 0.8])
+def test_complementary_masks_show_every_block_once(ratio):
+    num_views, grid = round(1 / (1 - ratio)), (6, 10)
+    noise = torch.rand(2, 60)
+    mask = ComplementaryMaskGenerator(ratio).from_noise(noise, grid)
+    runs = noise.argsort(1).view(2, num_views, -1)
+    assert torch.equal(mask.ids_keep, runs.flatten(0, 1))
+    visible = ~mask.removed.view(2, num_views, *grid)
+    assert torch.equal(visible.sum(1), torch.ones(2, *grid, dtype=torch.long))
+    for kept, predicted, restore, removed in zip(mask.ids_keep, mask.ids_predict, mask.ids_restore, mask.removed):
+        assert sorted([*kept.tolist(), *predicted.tolist()]) == list(range(60))
+        assert removed.flatten().nonzero().flatten().tolist() == sorted(predicted.tolist())
+        assert torch.equal(torch.cat([kept, predicted])[restore], torch.arange(60))
+
+
+def test_first_of_complementary_masks_is_the_usual_one():
+    noise = torch.rand(3, 16)
+    first = ComplementaryMaskGenerator().from_noise(noise, (4, 4)).first_view(3)
+    usual = ConvMAEMaskGenerator().from_noise(noise, (4, 4))
+    for name in ('removed', 'ids_keep', 'ids_restore', 'ids_predict'):
+        assert torch.equal(getattr(first, name), getattr(usual, name)), name
+
+
+@pytest.mark.parametrize('ratio', [0.6, 0.4, 0.9 - 1e-3])
+def test_visible_share_that_does_not_go_into_the_image(ratio):
+    with pytest.raises(ValueError, match=f'`mask_ratio` is {ratio}, .* need 1/2, 2/3, 3/4'):
+        ComplementaryMaskGenerator(ratio)
+
+
+def test_blocks_that_cannot_be_divided_into_equal_views():
+    with pytest.raises(ValueError, match=r'4 complementary masks .* an image has 15 \(3 x 5\); use images of another'):
+        ComplementaryMaskGenerator()(2, (3, 5))
+
+
+@pytest.mark.parametrize(('ratio', 'number'), [(1, 12), (0.5, 6), (0.3, 4), (0.01, 1)])
+def test_a_share_to_predict(ratio, number):
+    mask = ConvMAEMaskGenerator()(2, (4, 4))
+    some = mask.predict_share(ratio)
+    assert torch.equal(some.ids_predict, mask.ids_predict[:, :number])
+    assert torch.equal(some.removed, mask.removed) and torch.equal(some.ids_keep, mask.ids_keep)
+    assert some.predicts_all == (ratio == 1)
+
+
+def test_the_share_is_random():
+    """Each removed block is in it as often as any other."""
+    mask = ConvMAEMaskGenerator()(20000, (4, 4)).predict_share(0.5)
+    counts = torch.zeros(20000, 16).scatter(1, mask.ids_predict, 1.0)
+    share = counts.sum(0) / mask.removed.flatten(1).sum(0)
+    torch.testing.assert_close(share, torch.full((16,), 0.5), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(('ratio', 'down', 'up'), [(0.9, 19, 20), (0.75, 49, 49), (0.6, 78, 79)])
+def test_rounding_of_the_visible_blocks(ratio, down, up):
+    """VideoMAE keeps 20 tubes of 196, what ``int`` leaves of the removed ones."""
+    noise = torch.rand(2, 196)
+    for round_up, number in ((False, down), (True, up)):
+        mask = ConvMAEMaskGenerator(ratio, round_up=round_up).from_noise(noise, (14, 14))
+        assert torch.equal(mask.ids_keep, noise.argsort(1)[:, :number])

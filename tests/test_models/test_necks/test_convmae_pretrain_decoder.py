@@ -50,3 +50,9 @@ def test_heads_that_do_not_divide_the_width():
 def test_decoder_without_blocks():
     with pytest.raises(ValueError, match='The decoder has 0 blocks; set `depth`'):
         ConvMAEPretrainDecoder(**ENCODER, depth=0)
+
+
+@pytest.mark.parametrize('ratio', [0, -0.5, 1.5])
+def test_share_that_cannot_be_predicted(ratio):
+    with pytest.raises(ValueError, match=f'`predict_ratio` of the neck is {ratio}; it must be above 0 and at most 1'):
+        ConvMAEPretrainDecoder(**ENCODER, predict_ratio=ratio)

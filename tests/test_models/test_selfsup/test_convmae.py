@@ -9,9 +9,10 @@ from mmengine.model import ExponentialMovingAverage
 from reference import pretrain_loss
 
 from mmconvmae.checkpoint import from_official, to_official
-from mmconvmae.models import ConvMAEMaskGenerator
+from mmconvmae.models import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 from mmconvmae.models.layers import sincos_position_embedding
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_multiply_adds
 
 
 def loss_and_grads(model, images, noise):
@@ -39,6 +40,136 @@ def test_loss_and_gradients_equal_reference(small_config, build, conv_mode, rati
     expected.backward()
     for name, grad in grads.items():
         torch.testing.assert_close(grad, sd[name].grad, msg=name)
+
+
+def reference_loss_and_grads(model, images, noises, ratio, predict_ratio=1):
+    """Of the mean over masks that are fed one after the other."""
+    sd = {name: value.detach().requires_grad_() for name, value in model.state_dict().items()}
+    losses = [pretrain_loss(sd, images, noise, ratio, 2, 2, predict_ratio=predict_ratio) for noise in noises]
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    return loss.detach(), {name: value.grad for name, value in sd.items()}
+
+
+def turned(noise, num_views):
+    """Noise of each view of an image: the same order, but with another run of the smallest first."""
+    num_blocks = noise.shape[1]
+    ranks = noise.argsort(1).argsort(1)
+    return [((ranks - i * num_blocks // num_views) % num_blocks).double() for i in range(num_views)]
+
+
+@pytest.mark.parametrize('conv_mode', ['visible', 'masked'])
+@pytest.mark.parametrize(('ratio', 'predict_ratio'), [(0.75, 0.5), (0.75, 0.25), (0.5, 0.7)])
+def test_partial_prediction_equals_reference(small_config, build, conv_mode, ratio, predict_ratio):
+    size = (48, 64)
+    small_config['backbone'].update(img_size=size, conv_mode=conv_mode)
+    small_config['neck'].update(depth=2, predict_ratio=predict_ratio)
+    small_config['mask_generator'] = dict(type='mmconvmae.ConvMAEMaskGenerator', mask_ratio=ratio)
+    model = build(small_config).double()
+    images, noise = torch.randn(2, 3, *size).double(), torch.rand(2, 12)
+    loss, grads = loss_and_grads(model, images, noise)
+    expected, expected_grads = reference_loss_and_grads(model, images, [noise], ratio, predict_ratio)
+    torch.testing.assert_close(loss, expected)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected_grads[name], msg=name)
+    assert 'neck.mask_token' in grads
+    full, _ = reference_loss_and_grads(model, images, [noise], ratio)
+    assert abs(loss - full) > 1e-4
+
+
+def test_a_share_of_the_patches_costs_the_decoder_less(small_config):
+    small_config['neck'].update(depth=3)
+    counts = []
+    for predict_ratio in (1, 0.5):
+        small_config['neck'].update(predict_ratio=predict_ratio)
+        with torch.device('meta'):
+            counts.append(count_multiply_adds(MODELS.build(small_config).loss, torch.empty(1, 3, 64, 64), None))
+    # Of 16 tokens, 6 do not enter three blocks of 12 * 16² and an attention, nor the last norm and projection.
+    block = 12 * 16**2
+    queries = 2 * 16 * 16 * 16 - 2 * 10 * 10 * 16  # two products of attention in the two first blocks
+    last = 2 * 16 * 12 * 16 - 2 * 10 * 6 * 16  # 12 or 6 tokens ask there, and 16 or 10 answer
+    saved = 2 * (6 * block + queries) + 6 * block + last + 6 * 16 * 768
+    assert counts[0] - counts[1] == saved
+
+
+@pytest.mark.parametrize('predict_ratio', [1, 0.5])
+def test_only_the_masks_draw_random_numbers(small_config, build, predict_ratio):
+    small_config['neck'].update(predict_ratio=predict_ratio)
+    model, images = build(small_config), torch.randn(2, 3, 64, 64)
+    torch.manual_seed(5)
+    model.loss(images, None)
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    torch.rand(2, 16)
+    assert torch.equal(after, torch.rand(3))
+
+
+def test_pictures_have_all_patches_whatever_share_is_trained(small_config, build):
+    mask, pictures = ConvMAEMaskGenerator()(2, (4, 4)), []
+    images = torch.randn(2, 3, 64, 64)
+    for predict_ratio in (1, 0.25):
+        small_config['neck'].update(predict_ratio=predict_ratio)
+        pictures.append(build(small_config).eval().reconstruct(images, mask))
+    torch.testing.assert_close(*pictures, rtol=0, atol=0)
+
+
+def test_a_share_of_parts_of_blocks(small_config, build):
+    small_config['backbone'].update(conv_mode='masked')
+    small_config['neck'].update(predict_ratio=0.5)
+    small_config['mask_generator'] = dict(type='mmconvmae.ConvMAEMaskGenerator', cells_per_edge=4)
+    with pytest.raises(ValueError, match=r'A share of 0\.5 .* removes parts of blocks; set `predict_ratio=1`'):
+        build(small_config).loss(torch.randn(2, 3, 64, 64), None)
+
+
+@pytest.mark.parametrize('conv_mode', ['visible', 'masked'])
+@pytest.mark.parametrize(('ratio', 'predict_ratio'), [(0.75, 1), (0.5, 1), (2 / 3, 1), (0.75, 1 / 3)])
+def test_complementary_masks_equal_masks_one_after_the_other(small_config, build, conv_mode, ratio, predict_ratio):
+    """The visible tiles and the dense form both equal the mean over masks that the reference is fed."""
+    size = (48, 64)
+    small_config['backbone'].update(img_size=size, conv_mode=conv_mode)
+    small_config['neck'].update(predict_ratio=predict_ratio)
+    small_config['mask_generator'] = dict(type='mmconvmae.ComplementaryMaskGenerator', mask_ratio=ratio)
+    model = build(small_config).double()
+    images, noise = torch.randn(2, 3, *size).double(), torch.rand(2, 12)
+    loss, grads = loss_and_grads(model, images, noise)
+    noises = turned(noise, round(1 / (1 - ratio)))
+    expected, expected_grads = reference_loss_and_grads(model, images, noises, ratio, predict_ratio)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected_grads[name], msg=name)
+
+
+def test_views_of_an_image_do_not_see_each_other(small_config, build):
+    """What one mask shows changes nothing in the outputs for another mask of the same image."""
+    model = build(small_config)
+    mask = ComplementaryMaskGenerator()(1, (4, 4))
+    images = torch.randn(1, 3, 64, 64)
+    before = model.backbone(images, mask)
+    other = images.clone()
+    row, column = divmod(int(mask.ids_keep[2, 1]), 4)
+    other[:, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] += 1
+    for was, now in zip(before, model.backbone(other, mask)):
+        assert not torch.equal(was[2], now[2])
+        assert torch.equal(was[[0, 1, 3]], now[[0, 1, 3]])
+
+
+def test_every_block_is_computed_once_for_all_views(small_config):
+    """Stages 1 and 2 of four views cost what they cost of one image of which everything is visible."""
+    with torch.device('meta'):
+        model = MODELS.build(small_config)
+        images = torch.empty(1, 64, 64, 3)
+        views = ComplementaryMaskGenerator()(1, (4, 4), 'meta')
+        everything = ConvMAEMask.from_order(torch.arange(16)[None], 16, (4, 4))
+        counts = [count_multiply_adds(model.backbone.forward_visible_stages, images, x) for x in (views, everything)]
+    assert counts[0] == counts[1] > 0
+
+
+def test_pictures_with_complementary_masks_show_each_image_once(small_config, build):
+    small_config['mask_generator'] = dict(type='mmconvmae.ComplementaryMaskGenerator')
+    model, images = build(small_config).eval(), torch.randn(3, 3, 64, 64)
+    reconstruction, removed = model.reconstruct(images)
+    assert reconstruction.shape == images.shape and removed.shape == (3, 1, 64, 64)
+    assert removed.float().mean() == 0.75
 
 
 @pytest.mark.parametrize('conv_mode', ['visible', 'masked'])

@@ -1,0 +1,481 @@
+"""Compare ways to pretrain by what a small backbone has learnt after the same number of seconds.
+
+python benchmarks/equal_seconds.py FLOWERS [--seconds 0 75 150 300 --seeds 0 1 2 --out FOLDER]
+
+FLOWERS is a folder with train/CLASS/*.jpg and val/CLASS/*.jpg. Each contender is pretrained on the training images
+without their labels, and on those of --more-images. Then its backbone's features of the labelled images, the mean over
+the last map, each standardised by the training images, are judged by a linear probe and by nearest neighbours on val.
+
+Seconds are CPU time of one thread, with reading and cropping. First a step of each contender is timed, in turn; the
+budget says how many steps that is, and that many are taken, so it does not matter what else the machine does then.
+Every number of seconds is a run of its own with a whole schedule. A run that is in --out is not done again. Several
+processes may share --out with different --seeds, once the first has timed the steps (--seconds 0 does no more).
+
+The probe is a logistic regression on standardised features; a fifth of the training images says how strong its weight
+decay is. All contenders have the same optimiser, schedule, crops and number of masked images in a step.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from mmengine.utils import ProgressBar
+from mmpretrain.models.utils.sparse_modules import SparseHelper
+from torch import Tensor
+
+from mmconvmae.datasets import find_images
+from mmconvmae.models import ConvMAE
+from mmconvmae.registry import MODELS
+from mmconvmae.utils import count_parameters, markdown_table, write_whole
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'tools' / 'analysis_tools'))
+from knn import vote  # noqa: E402
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+
+PIXELS = dict(type='PixelReconstructionLoss', criterion='L2')
+DECODER = dict(embed_dims=128, depth=2, num_heads=4)
+WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+NEIGHBORS = 20
+
+
+def convmae(size: int, generator: str = 'ConvMAEMaskGenerator', **neck) -> dict:
+    return dict(
+        type='mmconvmae.ConvMAE',
+        mask_generator=dict(type=f'mmconvmae.{generator}', mask_ratio=0.75),
+        backbone=dict(type='mmconvmae.ConvMAEViT', arch='tiny', img_size=size),
+        neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', **dict(DECODER, **neck)),
+        head=dict(type='mmconvmae.ConvMAEPretrainHead'),
+    )
+
+
+def mae(size: int) -> dict:
+    # of ConvViT's tiny the width and the heads, and as many layers as make it about as large
+    arch = dict(embed_dims=192, num_layers=7, num_heads=6, feedforward_channels=4 * 192)
+    return dict(
+        type='mmpretrain.MAE',
+        backbone=dict(type='MAEViT', arch=arch, img_size=size, patch_size=16, mask_ratio=0.75),
+        neck=dict(
+            type='MAEPretrainDecoder',
+            num_patches=(size // 16) ** 2,
+            embed_dim=192,
+            decoder_embed_dim=DECODER['embed_dims'],
+            decoder_depth=DECODER['depth'],
+            decoder_num_heads=DECODER['num_heads'],
+        ),
+        head=dict(type='MAEPretrainHead', norm_pix=True, loss=PIXELS),
+    )
+
+
+def spark(size: int) -> dict:
+    # mmpretrain's config, with the smallest ConvNeXt that it has, and the mask ratio of the recipe
+    return dict(
+        type='mmpretrain.SparK',
+        input_size=size,
+        downsample_raito=32,
+        mask_ratio=0.6,
+        enc_dec_norm_cfg=dict(type='SparseLN2d', eps=1e-6),
+        enc_dec_norm_dim=320,
+        backbone=dict(type='SparseConvNeXt', arch='atto', out_indices=(0, 1, 2, 3), gap_before_output=False),
+        neck=dict(type='SparKLightDecoder', feature_dim=128, upsample_ratio=32, mid_channels=0, last_act=False),
+        head=dict(type='SparKPretrainHead', loss=PIXELS),
+    )
+
+
+# Heading, config for an edge of the images, and masks of an image
+CONTENDERS = {
+    'paper': ("ConvMAE, the paper's form", convmae, 1),
+    'half': ('predict ratio 0.5', lambda size: convmae(size, predict_ratio=0.5), 1),
+    'quarter': ('predict ratio 0.25', lambda size: convmae(size, predict_ratio=0.25), 1),
+    'fast': ('predict ratio 0.5, half the decoder', lambda size: convmae(size, predict_ratio=0.5, depth=1), 1),
+    'complementary': ('complementary masks', lambda size: convmae(size, 'ComplementaryMaskGenerator'), 4),
+    'mae': ('MAE, ViT (mmpretrain)', mae, 1),
+    'spark': ('SparK, ConvNeXt-atto (mmpretrain)', spark, 1),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path, help='folder with train/CLASS and val/CLASS')
+    parser.add_argument('--more-images', nargs='+', type=Path, default=[], metavar='FOLDER', help='to pretrain on too')
+    parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument('--seconds', nargs='+', type=float, default=[0, 75, 150, 300], help='0: random weights')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--size', type=int, default=96, help='edge of the images, a multiple of 32')
+    parser.add_argument('--batch-size', type=int, default=64, help='masked images in a step, a multiple of 4')
+    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument('--timed-steps', type=int, default=20, help='of each contender, after three that are not')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs', 'equal_seconds'))
+    args = parser.parse_args()
+    if args.size % 32 or args.size < 64 or args.batch_size % 4 or args.batch_size < 4:
+        parser.error('--size is a multiple of 32 from 64 on, and --batch-size one of 4')
+    if min(args.seconds) < 0 or args.timed_steps < 1:
+        parser.error('--seconds are not negative, and --timed-steps at least 1')
+    args.seconds = sorted(set(args.seconds))
+    return args
+
+
+class Training:
+    """A contender in training: model, optimiser and batches, with random weights and crops by a seed.
+
+    Args:
+        name (str): The contender.
+        seed (int): Of weights, crops, masks and the order of images.
+        args (argparse.Namespace): Command line.
+    """
+
+    def __init__(self, name: str, seed: int, args: argparse.Namespace) -> None:
+        set_random_seed(seed)
+        _, config, num_views = CONTENDERS[name]
+        preprocessor = dict(
+            type='mmconvmae.ImageDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+        )
+        self.model = MODELS.build(dict(config(args.size), data_preprocessor=preprocessor))
+        self.model.init_weights()
+        self.model.train()
+        groups = [
+            dict(params=[p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]),
+            dict(params=[p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1], weight_decay=0.0),
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05)
+        self.rate = args.lr
+        pipeline = [
+            dict(type='mmconvmae.LoadRandomResizedCrop', scale=args.size, crop_ratio_range=(0.2, 1.0)),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs'),
+        ]
+        folders = [
+            dict(type='mmconvmae.ImageFolder', data_root=str(folder), pipeline=pipeline)
+            for folder in (args.data / 'train', *args.more_images)
+        ]
+        loader = dict(
+            batch_size=args.batch_size // num_views,
+            num_workers=0,
+            sampler=dict(type='InfiniteSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+            dataset=dict(type='ConcatDataset', datasets=folders),
+        )
+        self.batches = iter(Runner.build_dataloader(loader, seed=seed))
+
+    def step(self, progress: float) -> None:
+        """Take a step.
+
+        Args:
+            progress (float): Where in the run, from 0 to 1: a tenth of warm-up, then half a cosine.
+        """
+        factor = min(progress / 0.1, 1) if progress < 0.1 else 0.5 + 0.5 * np.cos(np.pi * (progress - 0.1) / 0.9)
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.rate * factor
+        batch = self.model.data_preprocessor(next(self.batches), True)
+        loss = self.model.loss(**batch)['loss']
+        if not loss.isfinite():
+            raise ValueError(f'The loss is {loss.item()}; lower --lr.')
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def time_steps(args: argparse.Namespace) -> dict[str, float]:
+    """Time a step of each contender, in turn.
+
+    Args:
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        dict[str, float]: Median CPU seconds.
+    """
+    trainings = {name: Training(name, 0, args) for name in args.contenders}
+    seconds = {name: [] for name in trainings}
+    progress = ProgressBar((args.timed_steps + 3) * len(trainings))
+    for _ in range(args.timed_steps + 3):
+        for name, training in trainings.items():
+            start = time.process_time()
+            training.step(0.5)
+            seconds[name].append(time.process_time() - start)
+            progress.update()
+    print()
+    return {name: statistics.median(values[3:]) for name, values in seconds.items()}
+
+
+@torch.no_grad()
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """Features of whole images, the mean over the last map: (N, 3, H, W), uint8, becomes (N, C)."""
+    model.eval()
+    outputs = []
+    for batch in images.split(64):
+        inputs = model.data_preprocessor(dict(inputs=batch, data_samples=None))['inputs']
+        # of SparK, whose layers ask what is visible: everything
+        SparseHelper._cur_active = torch.ones(len(batch), 1, *(edge // 32 for edge in batch.shape[2:]))
+        x = model.backbone(inputs) if isinstance(model, ConvMAE) else model.extract_feat(inputs)
+        x = x[-1]
+        # MAE gives a class token and those of patches, the others maps.
+        outputs.append(x[:, 1:].mean(1) if x.ndim == 3 else x.mean((2, 3)))
+    return torch.cat(outputs).double()
+
+
+def fit(x: Tensor, labels: Tensor, weight_decay: float) -> nn.Linear:
+    """Fit a logistic regression to features (N, C), float64, and labels (N, )."""
+    layer = nn.Linear(x.shape[1], int(labels.max()) + 1, dtype=x.dtype)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=300, line_search_fn='strong_wolfe')
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(layer(x), labels) + weight_decay * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return layer
+
+
+def probe(train: Tensor, labels: Tensor, test: Tensor) -> tuple[Tensor, float]:
+    """Classify by logistic regression, whose weight decay is chosen on a fifth of the training features.
+
+    Args:
+        train (Tensor): Standardised features, shape (N, C), float64.
+        labels (Tensor): Their classes, shape (N, ).
+        test (Tensor): Features to classify, shape (M, C).
+
+    Returns:
+        tuple[Tensor, float]: Classes, shape (M, ), and the weight decay.
+    """
+    held_out = torch.arange(len(train)) % 5 == 0
+    inner, outer = (train[~held_out], labels[~held_out]), (train[held_out], labels[held_out])
+    rightly = [(fit(*inner, decay)(outer[0]).argmax(1) == outer[1]).sum().item() for decay in WEIGHT_DECAYS]
+    decay = max(zip(rightly, WEIGHT_DECAYS))[1]  # of equals the strongest
+    return fit(train, labels, decay)(test).argmax(1), decay
+
+
+def load_labelled(folder: Path, size: int) -> tuple[Tensor, Tensor]:
+    """Load labelled images.
+
+    Args:
+        folder (Path): Has a folder for each class.
+        size (int): Edge of the square that is cut out of the middle.
+
+    Returns:
+        tuple[Tensor, Tensor]: Images of shape (N, 3, size, size), uint8, and labels of shape (N, ).
+    """
+    pipeline = [
+        dict(type='mmconvmae.LoadWholeImage'),
+        dict(type='ResizeEdge', scale=size, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=size),
+        dict(type='PackInputs'),
+    ]
+    loader = dict(
+        batch_size=64,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+        dataset=dict(type='CustomDataset', data_root=str(folder), pipeline=pipeline),
+    )
+    batches = list(Runner.build_dataloader(loader))
+    labels = [sample.gt_label.item() for batch in batches for sample in batch['data_samples']]
+    return torch.cat([batch['inputs'] for batch in batches]), torch.tensor(labels)
+
+
+def judge(model: nn.Module, labelled: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Measure the accuracy of a model's features.
+
+    Args:
+        model (nn.Module): The pretrained model.
+        labelled (dict[str, tuple[Tensor, Tensor]]): Images and labels of 'train' and 'val'.
+
+    Returns:
+        dict[str, float]: ``probe`` and ``knn`` in per cent, and the weight decay of the probe.
+    """
+    train, test = (features(model, labelled[part][0]) for part in ('train', 'val'))
+    mean, deviation = train.mean(0), train.std(0).clamp(min=1e-12)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    (_, labels), (_, expected) = labelled['train'], labelled['val']
+    classes, decay = probe(train, labels, test)
+    nearest = vote(train, labels, test, min(NEIGHBORS, len(train)), 0.07)
+    return dict(
+        probe=100 * (classes == expected).double().mean().item(),
+        knn=100 * (nearest == expected).double().mean().item(),
+        probe_weight_decay=decay,
+    )
+
+
+def settings(args: argparse.Namespace) -> dict:
+    """What the runs in a folder have in common."""
+    folders = [str(folder.resolve()) for folder in (args.data, *args.more_images)]
+    return dict(folders=folders, size=args.size, batch_size=args.batch_size, lr=args.lr)
+
+
+def calibrate(args: argparse.Namespace) -> dict[str, float]:
+    """Read the seconds of a step, or time it where that is not done.
+
+    Args:
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        dict[str, float]: CPU seconds of a step of each contender.
+
+    Raises:
+        SystemExit: If --out has runs with other settings.
+    """
+    file = args.out / 'steps.json'
+    timed = {}
+    if file.exists():
+        found = json.loads(file.read_text())
+        if found['settings'] != settings(args):
+            sys.exit(f'Error: {args.out} has runs with {found["settings"]}; give those, or another --out.')
+        timed = found['seconds']
+    if not set(args.contenders) <= set(timed):
+        # Timed together or not at all, so that they were in turn.
+        args.contenders = [name for name in CONTENDERS if name in {*timed, *args.contenders}]
+        if any((args.out / 'runs').glob('*.json')):
+            sys.exit(f'Error: the steps of the runs in {args.out} were timed without others; give another --out.')
+        timed = time_steps(args)
+        with write_whole(file) as path:
+            path.write_text(json.dumps(dict(settings=settings(args), seconds=timed), indent=1))
+    return timed
+
+
+def runs(args: argparse.Namespace, seconds: dict[str, float]) -> Iterator[dict]:
+    """Do all runs that are not done.
+
+    Args:
+        args (argparse.Namespace): Command line.
+        seconds (dict[str, float]): CPU seconds of a step.
+
+    Yields:
+        dict: Figures of each run, by budget, then seed, then contender, so that what there is can be compared.
+    """
+    wanted = [(budget, seed, name) for budget in args.seconds for seed in args.seeds for name in args.contenders]
+    files = {run: args.out / 'runs' / f'{run[2]}_{run[0]:g}s_seed{run[1]}.json' for run in wanted}
+    left = [run for run in wanted if not files[run].exists()]
+    labelled = {part: load_labelled(args.data / part, args.size) for part in ('train', 'val')} if left else {}
+    start, done, judging = time.perf_counter(), 0.0, 30.0
+    for run in wanted:
+        if not files[run].exists():
+            budget, seed, name = run
+            remaining = sum(other[0] + judging for other in left)
+            pace = (time.perf_counter() - start) / done if done else 1.0
+            print(
+                f'{name}, {budget:g} s, seed {seed}: {len(left)} runs to go, about {remaining * pace / 60:.0f} minutes',
+                flush=True,
+            )
+            training = Training(name, seed, args)
+            steps = int(budget / seconds[name])
+            before = time.process_time()
+            for i in range(steps):
+                training.step((i + 0.5) / steps)
+            used = time.process_time() - before
+            figures = judge(training.model, labelled)
+            judging = time.process_time() - before - used
+            figures.update(
+                contender=name,
+                seconds=budget,
+                seed=seed,
+                steps=steps,
+                decoded_images=steps * args.batch_size // CONTENDERS[name][2],
+                cpu_seconds=used,
+                backbone_parameters=count_parameters(training.model.backbone),
+            )
+            with write_whole(files[run]) as path:
+                path.write_text(json.dumps(figures, indent=1))
+            left.remove(run)
+            done += budget + judging
+        yield json.loads(files[run].read_text())
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def format_table(results: list[dict], seconds: dict[str, float], args: argparse.Namespace) -> str:
+    """Write accuracies as a Markdown table.
+
+    Args:
+        results (list[dict]): Figures of runs.
+        seconds (dict[str, float]): CPU seconds of a step.
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        str: The table: for each contender what it costs and, for each budget, mean and deviation over the seeds.
+    """
+    header = ['', 'backbone, M', 'ms / step', 'epochs in the longest run']
+    header += [f'{what}, {budget:g} s' for what in ('linear probe', 'k-NN') for budget in args.seconds]
+    num_images = sum(len(find_images(folder)[0]) for folder in (args.data / 'train', *args.more_images))
+    rows = []
+    for name in args.contenders:
+        own = [run for run in results if run['contender'] == name]
+        longest = max(own, key=lambda run: run['seconds'])
+        row = [
+            CONTENDERS[name][0],
+            f'{longest["backbone_parameters"] / 1e6:.2f}',
+            f'{1e3 * seconds[name]:.0f}',
+            f'{longest["decoded_images"] / num_images:.1f}',
+        ]
+        for what in ('probe', 'knn'):
+            for budget in args.seconds:
+                mean, deviation = spread([run[what] for run in own if run['seconds'] == budget])
+                row.append(f'{mean:.1f} ± {deviation:.1f}')
+        rows.append(row)
+    return markdown_table(header, rows)
+
+
+def draw_curves(results: list[dict], args: argparse.Namespace, out: Path) -> None:
+    """Draw accuracies over seconds, with the deviation over the seeds.
+
+    Args:
+        results (list[dict]): Figures of runs.
+        args (argparse.Namespace): Command line.
+        out (Path): Picture to write.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained')
+    for axis, (what, label) in zip(axes, dict(probe='linear probe, %', knn='k-NN, %').items()):
+        for name in args.contenders:
+            points = [
+                spread([run[what] for run in results if (run['contender'], run['seconds']) == (name, budget)])
+                for budget in args.seconds
+            ]
+            means, deviations = zip(*points)
+            axis.errorbar(args.seconds, means, deviations, capsize=2, marker='o', label=CONTENDERS[name][0])
+        axis.set_xlabel('seconds of pretraining, one thread')
+        axis.set_ylabel(label)
+    axes[0].legend(fontsize=7)
+    with write_whole(out) as partial:
+        figure.savefig(partial, dpi=150, format='png')
+
+
+def main() -> None:
+    args = parse_args()
+    init_default_scope('mmpretrain')
+    MMLogger.get_current_instance().setLevel('WARNING')  # or it lists every weight that is initialised
+    torch.set_num_threads(1)
+    for folder in (args.data / 'train', args.data / 'val', *args.more_images):
+        if not folder.is_dir():
+            sys.exit(f'Error: there is no folder {folder}.')
+    seconds = calibrate(args)
+    results = list(runs(args, seconds))
+    table = format_table(results, seconds, args)
+    print(table)
+    with write_whole(args.out / 'results.json') as path:
+        path.write_text(json.dumps(dict(settings=settings(args), step_seconds=seconds, runs=results), indent=1))
+    with write_whole(args.out / 'results.md') as path:
+        path.write_text(f'{table}\n')
+    draw_curves(results, args, args.out / 'results.png')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,3 @@
+_base_ = './fastconvmae_convvit-base-p16_8xb64-amp-coslr-50e_in1k.py'
+
+train_cfg = dict(max_epochs=100)

@@ -1,0 +1,3 @@
+from .video_classifier import VideoClassifier
+
+__all__ = ['VideoClassifier']

@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import import_script, run_main
+from PIL import Image
+from reference import encode
+
+from mmconvmae.registry import MODELS
+
+
+@pytest.fixture(scope='module')
+def equal_seconds():
+    return import_script('benchmarks/equal_seconds.py')
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """Three classes that differ in colour."""
+    generator = np.random.default_rng(0)
+    for part, number in (('train', 10), ('val', 3)):
+        for label in range(3):
+            folder = tmp_path / 'flowers' / part / f'class{label}'
+            folder.mkdir(parents=True)
+            for n in range(number):
+                pixels = generator.integers(0, 60, (70, 90, 3), dtype=np.uint8)
+                pixels[..., label] += 150
+                Image.fromarray(pixels).save(folder / f'{n}.jpg')
+    return tmp_path / 'flowers'
+
+
+def run(equal_seconds, monkeypatch, data, out, *args):
+    options = ('--size', 64, '--batch-size', 4, '--timed-steps', 1, '--out', out, *args)
+    return run_main(equal_seconds, monkeypatch, data, *options)
+
+
+def test_runs_table_and_curve(equal_seconds, flowers, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'out'
+    args = ('--contenders', 'complementary', 'spark', '--seconds', 0, 0.3, '--seeds', 0, 1)
+    assert run(equal_seconds, monkeypatch, flowers, out, *args) is None
+    results = json.loads((out / 'results.json').read_text())
+    assert len(results['runs']) == 8
+    for figures in results['runs']:
+        steps = int(figures['seconds'] / results['step_seconds'][figures['contender']])
+        assert figures['steps'] == steps
+        assert figures['decoded_images'] == steps * (1 if figures['contender'] == 'complementary' else 4)
+        assert 0 <= figures['knn'] <= 100 and figures['probe'] == 100  # colours can be told apart by anything
+    row = capsys.readouterr().out.splitlines()[-1]
+    knn = [
+        figures['knn'] for figures in results['runs'] if (figures['contender'], figures['seconds']) == ('spark', 0.3)
+    ]
+    assert row.startswith('| SparK') and row.endswith(f'| {np.mean(knn):.1f} ± {np.std(knn, ddof=1):.1f} |')
+    assert (out / 'results.png').stat().st_size > 0 and row in (out / 'results.md').read_text()
+
+    # What was done is not done again; what is missing is, and is the same.
+    lost = out / 'runs' / 'spark_0.3s_seed1.json'
+    before = {path: path.stat().st_mtime_ns for path in out.glob('runs/*') if path != lost}
+    figures = json.loads(lost.read_text())
+    lost.unlink()
+    assert run(equal_seconds, monkeypatch, flowers, out, *args) is None
+    assert {path: path.stat().st_mtime_ns for path in before} == before and len(before) == 7
+    again = json.loads(lost.read_text())
+    assert {**again, 'cpu_seconds': 0} == {**figures, 'cpu_seconds': 0}
+
+    assert 'give those, or another --out' in run(equal_seconds, monkeypatch, flowers, out, '--lr', 0.5)
+    assert 'give another --out' in run(equal_seconds, monkeypatch, flowers, out, '--contenders', 'mae')
+
+
+def test_no_such_folder(equal_seconds, tmp_path, monkeypatch):
+    assert 'there is no folder' in run(equal_seconds, monkeypatch, tmp_path, tmp_path / 'out')
+
+
+def test_logistic_regression_is_scikit_learns(equal_seconds):
+    linear_model = pytest.importorskip('sklearn.linear_model', reason='scikit-learn is not installed')
+    torch.manual_seed(0)
+    x, labels = torch.randn(60, 5).double(), torch.randint(3, (60,))
+    layer = equal_seconds.fit(x, labels, 0.01)
+    # its objective is the sum over images, times C, plus half the squared weights
+    other = linear_model.LogisticRegression(C=1 / (2 * 0.01 * 60), tol=1e-10, max_iter=10000).fit(x, labels)
+    np.testing.assert_allclose(layer.weight.detach(), other.coef_, atol=1e-4)
+
+
+def test_schedule(equal_seconds, flowers, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['', str(flowers), '--size', '64', '--batch-size', '4', '--lr', '0.01'])
+    training = equal_seconds.Training('paper', 0, equal_seconds.parse_args())
+    rates = []
+    for progress in (0.05, 0.1, 0.55, 1):
+        training.step(progress)
+        rates.append(training.optimizer.param_groups[0]['lr'])
+    assert rates == pytest.approx([0.005, 0.01, 0.005, 0])
+
+
+def build(equal_seconds, name):
+    preprocessor = dict(type='mmconvmae.ImageDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, to_rgb=False)
+    torch.manual_seed(0)
+    model = MODELS.build(dict(equal_seconds.CONTENDERS[name][1](64), data_preprocessor=preprocessor))
+    return model, torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
+
+
+def test_features_are_the_mean_over_the_last_map(equal_seconds):
+    model, images = build(equal_seconds, 'paper')
+    with torch.no_grad():
+        *_, tokens = encode(model.state_dict(), images.float(), 6)
+    torch.testing.assert_close(equal_seconds.features(model, images).float(), tokens.mean(1), rtol=1e-3, atol=1e-4)
+
+
+def test_features_of_mae_are_without_the_class_token(equal_seconds):
+    model, images = build(equal_seconds, 'mae')
+    expected = []
+    model.backbone.norm1.register_forward_hook(lambda module, args, output: expected.append(output[:, -16:].mean(1)))
+    features = equal_seconds.features(model, images)
+    assert torch.equal(features.float(), expected[0])
+
+
+def test_features_of_spark_see_everything(equal_seconds):
+    """Also after a step, which leaves its mask behind."""
+    model, images = build(equal_seconds, 'spark')
+    before = equal_seconds.features(model, images)
+    model.loss(images.float(), None)
+    torch.testing.assert_close(equal_seconds.features(model, images), before)
+    darker = images.clone()
+    darker[:, :, 40:, 40:] = 0  # the last of four cells
+    assert (equal_seconds.features(model, darker) - before).abs().max() > 1e-4
