@@ -1,12 +1,10 @@
 """The template for people's own images, copied and changed as they do it."""
 
-import re
-
 import numpy as np
 import pytest
 import tifffile
 import torch
-from helpers import ROOT
+from helpers import ROOT, copy_template
 from mmengine.config import Config
 from PIL import Image
 
@@ -18,14 +16,8 @@ SMALL = dict(arch='tiny', img_size=(32, 48), batch_size=4, max_epochs=2)
 RNG = np.random.default_rng(0)
 
 
-def copy_template(path, **settings):
-    """Change settings where they stand, one line each."""
-    text = TEMPLATE.read_text()
-    for name, value in (SMALL | settings).items():
-        text, found = re.subn(rf'(?m)^{name} = .*$', f'{name} = {value!r}', text)
-        assert found == 1, name
-    path.write_text(text, encoding='utf-8')
-    return path
+def copy_small(path, **settings):
+    return copy_template('pretrain', path, **SMALL | settings)
 
 
 def train(path, work_dir, **options):
@@ -122,7 +114,7 @@ def test_two_epochs(tmp_path, make):
     settings = make(folder)
     (tmp_path / 'link').symlink_to(folder)
     held_out = None if make is damaged else str(folder)
-    path = copy_template(tmp_path / 'my.py', data_root=f'{tmp_path}/link/', held_out_root=held_out, **settings)
+    path = copy_small(tmp_path / 'my.py', data_root=f'{tmp_path}/link/', held_out_root=held_out, **settings)
     runner = train(path, tmp_path / 'work')
     assert (tmp_path / 'work' / 'reconstructions' / 'epoch_2.png').exists() == (held_out is not None)
     assert runner.model.backbone.in_channels == settings.get('in_channels', 3)
@@ -145,7 +137,7 @@ def test_two_epochs(tmp_path, make):
 def test_faults_are_one_sentence(tmp_path, settings, message):
     (tmp_path / 'images').mkdir()
     webp_and_tiff(tmp_path / 'images')
-    path = copy_template(tmp_path / 'my.py', **(dict(data_root=str(tmp_path / 'images')) | settings))
+    path = copy_small(tmp_path / 'my.py', **(dict(data_root=str(tmp_path / 'images')) | settings))
     with pytest.raises((OSError, ValueError), match=message):
         train(path, tmp_path / 'work')
 
@@ -153,7 +145,7 @@ def test_faults_are_one_sentence(tmp_path, settings, message):
 def test_values_that_do_not_fit_the_mean(tmp_path):
     (tmp_path / 'images').mkdir()
     grey_16_bit(tmp_path / 'images')
-    path = copy_template(tmp_path / 'my.py', data_root=str(tmp_path / 'images'))
+    path = copy_small(tmp_path / 'my.py', data_root=str(tmp_path / 'images'))
     with pytest.raises(
         ValueError, match=r'The images have values of .* do not fit; give them in the units of the files'
     ):
@@ -161,7 +153,7 @@ def test_values_that_do_not_fit_the_mean(tmp_path):
 
 
 def test_a_setting_that_would_have_no_effect_is_refused(tmp_path):
-    path = copy_template(tmp_path / 'my.py')
+    path = copy_small(tmp_path / 'my.py')
     with pytest.raises(ValueError, match=r"data_root was set to 'x' from outside .* copy that file and set it there"):
         train(path, tmp_path / 'work', data_root='x')
     (tmp_path / 'child.py').write_text("_base_ = './my.py'\nin_channels = 1\n")
@@ -170,7 +162,7 @@ def test_a_setting_that_would_have_no_effect_is_refused(tmp_path):
 
 
 def test_load_from_with_resume_is_refused(tmp_path):
-    path = copy_template(tmp_path / 'my.py')
+    path = copy_small(tmp_path / 'my.py')
     with pytest.raises(ValueError, match=r"load_from='ours\.pth' with resume=True would go on with .* resume=False"):
         train(path, tmp_path / 'work', load_from='ours.pth')
 
@@ -179,9 +171,9 @@ def test_begins_with_weights(tmp_path):
     (tmp_path / 'images').mkdir()
     webp_and_tiff(tmp_path / 'images')
     settings = dict(data_root=str(tmp_path / 'images'), base_lr=0.0)
-    model = MODELS.build(Config.fromfile(copy_template(tmp_path / 'my.py', **settings)).model)
+    model = MODELS.build(Config.fromfile(copy_small(tmp_path / 'my.py', **settings)).model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'ours.pth')
-    path = copy_template(tmp_path / 'my.py', pretrained=str(tmp_path / 'ours.pth'), **settings)
+    path = copy_small(tmp_path / 'my.py', pretrained=str(tmp_path / 'ours.pth'), **settings)
     trained = train(path, tmp_path / 'work').model.state_dict()
     assert all(torch.equal(trained[name], weight) for name, weight in model.state_dict().items())
 

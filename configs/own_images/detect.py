@@ -13,7 +13,7 @@ image_size = 640  # images are fitted into a square of this edge, in pixels, a m
 batch_size = 4  # on one GPU; the learning rate follows it. docs/own_annotations.md has a table of memory
 max_epochs = 36
 base_lr = 2e-4  # for 16 images a step
-layer_decay = 0.8  # each layer of the backbone learns at this share of the rate of the next; 1: all learn alike
+layer_decay = 0.8  # learning rate of each layer as a share of that of the next; 1.0 where weights are random
 drop_path = 0.1  # 0.2 and more for larger models or few images
 frozen_stages = 0  # 1 or 2 keep the first stages as they were pretrained
 
@@ -106,5 +106,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + val_ann_file, metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
-optim_wrapper = dict(optimizer=dict(lr=base_lr), paramwise_cfg=dict(layer_decay_rate=layer_decay))
+optim_wrapper = dict(
+    optimizer=dict(lr=base_lr),
+    # Lower layers would not learn from random weights.
+    paramwise_cfg=dict(layer_decay_rate=layer_decay if checkpoint else 1.0),
+)
 train_cfg = dict(max_epochs=max_epochs)
