@@ -53,6 +53,11 @@ class WheelWithMim(bdist_wheel):
         copy_mim(Path(wheelfile_base))
 
 
+def requirements(name: str) -> list[str]:
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line for line in lines if not line.startswith('#')]
+
+
 version = {}
 exec((ROOT / 'mmconvmae' / 'version.py').read_text(), version)
 readme = ROOT / 'README.md'
@@ -66,6 +71,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['mmconvmae', 'mmconvmae.*']),
-    install_requires=(ROOT / 'requirements' / 'runtime.txt').read_text().split(),
+    install_requires=requirements('runtime'),
+    extras_require=dict(deployment=requirements('deployment')),
     cmdclass=dict(build_py=BuildWithMim, bdist_wheel=WheelWithMim),
 )

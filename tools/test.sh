@@ -9,7 +9,7 @@ source tools/environment.sh
 
 VENV=.venv-test
 [ "$FAMILY $TORCH ${OPS:=with}" = 'onedl 2.10.0 with' ] || VENV=.venv-test-$FAMILY-$TORCH-$OPS
-make_environment "$VENV" "$OPS" requirements/runtime.txt requirements/tests.txt
+make_environment "$VENV" "$OPS" requirements/{runtime,deployment,tests}.txt
 "$VENV/bin/pip" install -q --no-deps --no-build-isolation -e .
 
 step 'Style'

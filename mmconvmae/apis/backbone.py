@@ -116,7 +116,7 @@ def load_backbone(
             enough.
     """
     content = read_checkpoint(checkpoint)
-    state_dict = _our_state_dict(content, checkpoint)
+    state_dict = our_state_dict(content, checkpoint)
     settings = config_of(content) if config is None else Config.fromfile(config).to_dict()
     source = 'the config of the checkpoint' if config is None else str(config)
     of_backbone = next(find_types(settings.get('model'), 'ConvViT', 'ConvMAEViT'), None)
@@ -169,7 +169,7 @@ def full_scale_of(config: dict) -> float | None:
     return next(loaders, {}).get('full_scale')
 
 
-def _our_state_dict(content: dict, path: str | os.PathLike) -> dict[str, Tensor]:
+def our_state_dict(content: dict, path: str | os.PathLike) -> dict[str, Tensor]:
     """The parameters of a checkpoint under our names of today; those of a backbone alone get its prefix."""
     entries = [content.get('state_dict'), content.get('model'), content]
     state_dict = next((dict(entry) for entry in entries if is_state_dict(entry)), None)

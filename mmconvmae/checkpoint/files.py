@@ -6,8 +6,10 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
@@ -20,21 +22,28 @@ class DamagedCheckpointError(ValueError):
     """A file is no whole checkpoint."""
 
 
-def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable = 'cpu') -> dict:
+def _is_safetensors(path: str | os.PathLike) -> bool:
+    return Path(path).suffix.lower() == '.safetensors'
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | Callable | None = 'cpu') -> dict:
     """Read a checkpoint file.
 
     Args:
-        path (str | os.PathLike): The file.
-        map_location (str | torch.device | Callable): Where to put tensors, as of ``torch.load``. Defaults to 'cpu'.
+        path (str | os.PathLike): The file, PyTorch's or, with this ending, ``.safetensors``.
+        map_location (str | torch.device | Callable, optional): Where to put tensors, as of ``torch.load``. Defaults to
+            'cpu'.
 
     Returns:
-        dict: What is in it.
+        dict: What is in it. Of ``.safetensors`` the tensors under 'state_dict', and the texts beside them under 'meta'.
 
     Raises:
         DamagedCheckpointError: If the file is no whole checkpoint.
         ValueError: If it holds objects that could run code, or no dict.
         OSError: If the file cannot be opened.
     """
+    if _is_safetensors(path):
+        return _read_safetensors(path, map_location)
     with open(path, 'rb') as file:
         try:
             content = load(file, map_location)
@@ -52,6 +61,32 @@ def read_checkpoint(path: str | os.PathLike, map_location: str | torch.device | 
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds {type(content).__name__} and no parameters; is it the right kind of file?')
     return content
+
+
+def _safetensors(path: str | os.PathLike) -> ModuleType:
+    # Not imported above, so that an environment that has only the OpenMMLab libraries does without it.
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ValueError(f'{path} needs another package: pip install safetensors') from error
+    return safetensors
+
+
+def _read_safetensors(path: str | os.PathLike, map_location: str | torch.device | Callable | None) -> dict:
+    # A function says where each tensor of PyTorch's format was; these have been nowhere.
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    safetensors = _safetensors(path)
+    with open(path, 'rb'):
+        pass  # names the file where it is missing, and a folder
+    try:
+        with safetensors.safe_open(path, framework='pt') as file:
+            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}
+            meta = file.metadata()
+    except safetensors.SafetensorError as error:
+        raise DamagedCheckpointError(
+            f'{path} is truncated or no .safetensors file ({str(error).splitlines()[0]}); fetch it again.'
+        ) from error
+    return dict(state_dict=tensors, meta=meta or {})
 
 
 # In place of mmengine's own, of which one version runs what is in a file that it cannot read otherwise, and another
@@ -188,9 +223,36 @@ def _evaluate(node: ast.expr) -> object:
 def write_checkpoint(content: dict, path: str | os.PathLike) -> None:
     """Write a checkpoint so that the file is either whole or not there.
 
+    Where the name ends in ``.safetensors``, the parameters and texts about them are all that such a file can hold; what
+    is left out is logged.
+
     Args:
-        content (dict): What to save.
+        content (dict): What to save; the parameters are under 'state_dict', or 'model' in official files.
         path (str | os.PathLike): The file; its folder is made where it is missing.
+
+    Raises:
+        ValueError: If there are no parameters for a ``.safetensors`` file.
     """
+    if not _is_safetensors(path):
+        with write_whole(path) as partial:
+            torch.save(content, partial)
+        return
+    key = next((key for key in ('state_dict', 'model') if is_state_dict(content.get(key))), None)
+    if key is None:
+        raise ValueError(f'There are no parameters to write to {path}, which can hold nothing else; name a .pth file.')
+    meta = content.get('meta', {})
+    texts = {name: text for name, text in meta.items() if isinstance(text, str)}
+    left_out = [
+        *(name for name in content if name not in (key, 'meta')),
+        *(f'meta.{name}' for name in meta if name not in texts),
+    ]
+    if left_out:
+        MMLogger.get_current_instance().info(
+            f'{path} holds parameters and texts alone; left out: {", ".join(map(str, left_out))}.'
+        )
+    safetensors = _safetensors(path)
     with write_whole(path) as partial:
-        torch.save(content, partial)
+        # Copies, for parameters that are tied or not contiguous cannot be written.
+        safetensors.torch.save_file(
+            {name: x.clone(memory_format=torch.contiguous_format) for name, x in content[key].items()}, partial, texts
+        )

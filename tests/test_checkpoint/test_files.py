@@ -1,8 +1,12 @@
 import argparse
+import logging
 import os
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from helpers import CONFIGS, library_of, require
 from mmengine.config import Config
@@ -10,7 +14,13 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import scheduler
 from mmengine.runner import CheckpointLoader
 
-from mmconvmae.checkpoint import config_of, read_checkpoint, read_state_dict, write_checkpoint
+from mmconvmae.checkpoint import (
+    DamagedCheckpointError,
+    config_of,
+    read_checkpoint,
+    read_state_dict,
+    write_checkpoint,
+)
 from mmconvmae.registry import MODELS
 
 
@@ -141,3 +151,80 @@ def test_config_of_a_checkpoint_is_data_alone(text, expected):
 def test_checkpoint_without_config(content):
     assert config_of(content) == {}
     assert config_of(dict(meta=dict(cfg=dict(a=1)))) == dict(a=1)
+
+
+def test_safetensors_are_what_its_own_library_writes_and_reads(tmp_path):
+    tensors = dict(a=torch.randn(2, 3), b=torch.arange(4), c=torch.randn(2).bfloat16())
+    theirs, ours = tmp_path / 'theirs.safetensors', tmp_path / 'new' / 'ours.safetensors'
+    safetensors.torch.save_file(tensors, theirs, dict(format='pt'))
+    content = read_checkpoint(theirs)
+    assert content['meta'] == dict(format='pt')
+    for read in (content['state_dict'], read_state_dict(theirs, 'model', 'state_dict')):
+        assert read.keys() == tensors.keys()
+        assert all(torch.equal(read[name], x) and read[name].dtype == x.dtype for name, x in tensors.items())
+    # Tied and transposed parameters, which the format does not know, and the config, which load_backbone goes by.
+    tensors.update(tied=tensors['a'], transposed=tensors['a'].t())
+    write_checkpoint(dict(state_dict=tensors, meta=dict(cfg='a = dict(b=1)', epoch=3), optimizer={}), ours)
+    read = safetensors.torch.load_file(ours)
+    assert read.keys() == tensors.keys() and all(torch.equal(read[name], x) for name, x in tensors.items())
+    assert config_of(read_checkpoint(ours)) == dict(a=dict(b=1))
+    assert [path.name for path in ours.parent.iterdir()] == ['ours.safetensors']
+
+
+def test_what_is_left_out_of_safetensors_is_said(tmp_path, caplog, monkeypatch):
+    logger = logging.getLogger('test_what_is_left_out')
+    monkeypatch.setattr('mmconvmae.checkpoint.files.MMLogger.get_current_instance', lambda: logger)
+    content = dict(state_dict=dict(a=torch.ones(2)), optimizer={}, meta=dict(epoch=1, cfg='a = 1'))
+    with caplog.at_level(logging.INFO):
+        write_checkpoint(content, tmp_path / 'a.safetensors')
+    assert caplog.messages == [
+        f'{tmp_path / "a.safetensors"} holds parameters and texts alone; left out: optimizer, meta.epoch.'
+    ]
+    with pytest.raises(ValueError, match=r'no parameters to write to .*b\.safetensors'):
+        write_checkpoint(dict(optimizer={}), tmp_path / 'b.safetensors')
+    assert not list(tmp_path.glob('*b.safetensors*'))
+
+
+@pytest.mark.parametrize('read', [read_checkpoint, CheckpointLoader.load_checkpoint])
+def test_damaged_safetensors(tmp_path, read):
+    path = tmp_path / 'a.safetensors'
+    content = safetensors.torch.save(dict(a=torch.ones(100)))
+    nonsense = (b'', content[:5], content[:200], (2**40).to_bytes(8, 'little') + content[8:], b'{}' * 50)
+    for damaged in nonsense:
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedCheckpointError) as error:
+            read(str(path))
+        assert 'a.safetensors is truncated or no .safetensors file (' in str(error.value)
+        assert str(error.value).endswith('); fetch it again.') and '\n' not in str(error.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r'a\.safetensors'):
+        read(str(path))
+
+
+@pytest.mark.parametrize('device', [None, 'cpu', torch.device('cpu'), lambda storage, location: storage])
+def test_devices_of_safetensors(tmp_path, device):
+    safetensors.torch.save_file(dict(a=torch.ones(2)), tmp_path / 'a.safetensors')
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'), map_location=device)
+    assert content['state_dict']['a'].device.type == 'cpu'
+
+
+def test_init_cfg_takes_safetensors(tmp_path, small_arch, small_config, build):
+    """Of a backbone with the checkpoint of pretraining, and of pretraining itself with `pretrained`."""
+    pretrained = build(small_config)
+    path = str(tmp_path / 'a.safetensors')
+    safetensors.torch.save_file(pretrained.state_dict(), path)
+    init_cfg = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
+    backbone = MODELS.build(dict(type='mmconvmae.ConvViT', arch=small_arch, img_size=64, init_cfg=init_cfg))
+    other = MODELS.build(dict(small_config, pretrained=path))
+    for model, expected in ((backbone, pretrained.backbone), (other, pretrained)):
+        model.init_weights()
+        loaded, expected = model.state_dict(), expected.state_dict()
+        assert len(expected) > 20 and all(torch.equal(loaded[name], x) for name, x in expected.items())
+
+
+@pytest.mark.parametrize('use', [read_checkpoint, partial(write_checkpoint, dict(state_dict=dict(a=torch.ones(2))))])
+def test_without_safetensors(tmp_path, monkeypatch, use):
+    monkeypatch.setitem(sys.modules, 'safetensors.torch', None)
+    with pytest.raises(ValueError, match=r'a\.safetensors needs another package: pip install safetensors$'):
+        use(tmp_path / 'a.safetensors')
+    assert not list(tmp_path.iterdir())

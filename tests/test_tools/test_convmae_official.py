@@ -1,3 +1,4 @@
+import safetensors.torch
 import torch
 
 
@@ -33,3 +34,21 @@ def test_wrong_files_leave_nothing(run_tool, golden, tmp_path):
         assert result.returncode == 1
         assert message in result.stderr and 'Traceback' not in result.stderr
         assert not list(tmp_path.glob('*out.pth*'))
+
+
+def test_there_and_back_by_safetensors(run_tool, golden, tmp_path):
+    official = torch.load(golden('official_tiny_pretrain.pth'), weights_only=True)['model']
+    source, ours, back = (tmp_path / f'{name}.safetensors' for name in ('source', 'ours', 'back'))
+    safetensors.torch.save_file(official, source)
+    result = convert(run_tool, source, ours)
+    assert result.returncode == 0, result.stderr
+    assert '119 tensors written' in result.stdout
+    result = convert(run_tool, ours, back, '--to-official')
+    assert result.returncode == 0, result.stderr
+    returned = safetensors.torch.load_file(back)
+    assert returned.keys() == official.keys()
+    assert all(torch.equal(returned[name], value) for name, value in official.items())
+    source.write_bytes(source.read_bytes()[:1000])
+    result = convert(run_tool, source, tmp_path / 'out.safetensors')
+    assert result.returncode == 1 and 'is truncated or no .safetensors file' in result.stderr
+    assert 'Traceback' not in result.stderr and not list(tmp_path.glob('*out*'))
