@@ -1,8 +1,8 @@
 """Registry nodes of mmconvmae.
 
-Each is a child of mmengine's node of the same name, with the scope ``mmconvmae``. A config of any OpenMMLab library
-reaches what is registered here through ``custom_imports = dict(imports=['mmconvmae'])`` and a prefixed type, such as
-``type='mmconvmae.ConvViT'``.
+Each but ``CHECKS`` is a child of mmengine's node of the same name, with the scope ``mmconvmae``. A config of any
+OpenMMLab library reaches what is registered here through ``custom_imports = dict(imports=['mmconvmae'])`` and a
+prefixed type, such as ``type='mmconvmae.ConvViT'``.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
@@ -19,13 +19,10 @@ from mmengine.registry import Registry
 
 # Backbones, necks, heads and algorithms.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmconvmae', locations=['mmconvmae.models'])
-# Mask generators, and checks of data.
-TASK_UTILS = Registry(
-    'task util',
-    parent=MMENGINE_TASK_UTILS,
-    scope='mmconvmae',
-    locations=['mmconvmae.models', 'mmconvmae.checks'],
-)
+# Mask generators.
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmconvmae', locations=['mmconvmae.models'])
+# Checks of people's own data, for which mmengine has no node.
+CHECKS = Registry('check', scope='mmconvmae', locations=['mmconvmae.checks'])
 # Where images come from.
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # In which order samples come.
@@ -53,6 +50,7 @@ OPTIM_WRAPPERS = Registry(
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmconvmae', locations=['mmconvmae.runner'])
 
 __all__ = [
+    'CHECKS',
     'DATASETS',
     'DATA_SAMPLERS',
     'FUNCTIONS',

@@ -14,7 +14,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmconvmae.checkpoint import DamagedCheckpointError, find_checkpoints, has_former_names
-from mmconvmae.registry import RUNNERS, TASK_UTILS
+from mmconvmae.registry import CHECKS, RUNNERS
 
 # How far a scheduler has come, and what follows from begin and end; all else in its state is what it was built from.
 PROGRESS = {'last_step', 'verbose', 'total_iters', '_global_step', '_last_value'}
@@ -251,7 +251,7 @@ class ScheduleRunner(Runner):
         faults = []
         if is_main_process():
             for check in self.cfg.get('checks', []):
-                faults += TASK_UTILS.build(check)(self.cfg, parts, self.logger)
+                faults += CHECKS.build(check)(self.cfg, parts, self.logger)
         broadcast_object_list(shared := [list(dict.fromkeys(faults))])
         (faults,) = shared
         if faults:

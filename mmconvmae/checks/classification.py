@@ -11,14 +11,14 @@ from mmengine.registry import DATASETS
 
 from mmconvmae.datasets import ImageFile, ImageFileError
 from mmconvmae.datasets.image_folder import image_suffixes
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
 from .base import DataCheck, check_heads, data_sets, meant, say_some
 from .files import check_depth, kinds_of, one_text, some_of
 
 
-@TASK_UTILS.register_module()
+@CHECKS.register_module()
 class ClassificationCheck(DataCheck):
     """Check folders or lists of labelled images, and whether head, metrics and sizes agree with them.
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmconvmae.datasets import ImageFile, ImageFileError
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
 from .base import DataCheck, check_divisor, check_heads, classes_of, data_sets, meant, place_of, say_some
@@ -16,7 +16,7 @@ from .files import some_of
 MAX_OPENED = 1000  # images of a data set whose headers are read
 
 
-@TASK_UTILS.register_module()
+@CHECKS.register_module()
 class CocoCheck(DataCheck):
     """Annotations of objects in COCO's format, for mmdet.
 

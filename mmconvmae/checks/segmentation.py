@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from PIL import Image, UnidentifiedImageError
 
 from mmconvmae.datasets import ImageFile, ImageFileError
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
 from .base import DataCheck, check_heads, data_sets, say_some
@@ -21,7 +21,7 @@ from .files import check_depth, kinds_of, one_text, some_of
 IGNORED = 255  # what mmseg makes of pixels that do not count
 
 
-@TASK_UTILS.register_module()
+@CHECKS.register_module()
 class SegmentationCheck(DataCheck):
     """Check masks, and whether heads, loading and sizes agree with them.
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import CHECKS
 
 CLASSES = ('cat', 'dog', 'owl')
 
@@ -40,7 +40,7 @@ def make(root, tmp_path):
 
 def faults_of(config, parts=('train', 'val'), **check):
     logger = Mock(MMLogger)
-    faults = TASK_UTILS.build(dict(config.checks[0], **check))(config, parts, logger)
+    faults = CHECKS.build(dict(config.checks[0], **check))(config, parts, logger)
     said = [call.args[0] for call in (*logger.info.call_args_list, *logger.warning.call_args_list)]
     return faults, '\n'.join(said)
 

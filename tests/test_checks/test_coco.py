@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import CHECKS
 
 require('mmdet')
 import mmdet.datasets  # noqa: E402, F401
@@ -63,7 +63,7 @@ def check(tmp_path, caplog):
         config.merge_from_dict(changes)
         logger = logging.getLogger('test_coco')
         with caplog.at_level(logging.INFO, 'test_coco'):
-            faults = TASK_UTILS.build(dict(type='mmconvmae.CocoCheck'))(config, parts, logger)
+            faults = CHECKS.build(dict(type='mmconvmae.CocoCheck'))(config, parts, logger)
         return faults, caplog.text
 
     return check

@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import CHECKS
 
 require('mmseg')
 CLASSES = ('ground', 'tree', 'house')
@@ -53,7 +53,7 @@ def make(root, tmp_path):
 
 def faults_of(config, parts=('train', 'val'), **check):
     logger = Mock(MMLogger)
-    faults = TASK_UTILS.build(dict(config.checks[0], **check))(config, parts, logger)
+    faults = CHECKS.build(dict(config.checks[0], **check))(config, parts, logger)
     said = [call.args[0] for call in (*logger.info.call_args_list, *logger.warning.call_args_list)]
     return faults, '\n'.join(said)
 
