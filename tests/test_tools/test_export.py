@@ -155,8 +155,8 @@ def test_forms_of_the_backbone(tool, make, tmp_path, monkeypatch, capsys, form):
 def test_segmentor_gives_logits_of_the_images_size(tool, make, tmp_path, monkeypatch):
     model, config, checkpoint = make('segmentor')
     out = tmp_path / 'segmentor.onnx'
-    assert run_main(tool, monkeypatch, config, checkpoint, out, '--dynamic') is None
-    images = torch.randint(256, (2, 3, 80, 96), dtype=torch.uint8)
+    assert run_main(tool, monkeypatch, config, checkpoint, out, '--size', 64, 96) is None
+    images = torch.randint(256, (2, 3, 64, 96), dtype=torch.uint8)
     with torch.no_grad():
         samples = model.test_step(dict(inputs=[image.flip(0) for image in images]))
     (logits,) = run_onnx(out, images)
