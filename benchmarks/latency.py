@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmconvmae.apis.export import open_onnx, write_int8, write_onnx
 from mmconvmae.registry import MODELS
-from mmconvmae.utils import count_multiply_adds, count_parameters, write_whole
+from mmconvmae.utils import count_multiply_adds, count_parameters, first_line, write_whole
 
 DEFAULT = ('vit_base_patch16_224', 'convvit-small', 'convvit-base', 'convnext_base', 'swin_base_patch4_window7_224')
 PATHS = ('eager', 'compile', 'onnx', 'int8')
@@ -103,10 +103,6 @@ def build(name: str, size: int) -> nn.Module:
     except (ImportError, KeyError, RuntimeError, ValueError) as error:
         raise ValueError(f'{name} cannot be built: {first_line(error)}') from error
     return model.eval().requires_grad_(False)
-
-
-def first_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {next(iter(str(error).strip().splitlines()), "")}'
 
 
 def prepare(model: nn.Module, images: Tensor, folder: Path, args: argparse.Namespace, progress: ProgressBar) -> dict:

@@ -379,6 +379,15 @@ def test_checkpoint_that_was_being_written_is_passed_over(make, tmp_path):
     assert 'epoch_2.pth' in log(runner) and 'checkpoint before' not in log(runner)
 
 
+def test_work_directory_that_was_moved(make, tmp_path):
+    """The file that names the last checkpoint has the old path."""
+    make(None, epochs=2).train()
+    (tmp_path / 'run').rename(tmp_path / 'moved')
+    runner = make(None, 'moved', epochs=3, resume=True)
+    assert len(rates(runner)) == 5
+    assert 'moved/epoch_2.pth' in log(runner) and 'checkpoint before' not in log(runner)
+
+
 def test_no_checkpoint_that_can_be_read(make, tmp_path):
     make(None, epochs=2).train()
     for epoch in (1, 2):

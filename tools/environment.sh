@@ -1,7 +1,8 @@
 # Make a virtual environment with everything mmconvmae needs. To be sourced; used by demo.sh and test.sh.
 #
 #   FAMILY=onedl|original  the OpenMMLab libraries: the maintained OneDL distributions, or the original ones
-#   TORCH=2.10.0           version of PyTorch (2.15 asks for C++20, with which onedl-mmcv 2.3.6 does not compile); of the original family 2.1.2, for which mmcv has prebuilt wheels
+#   TORCH=2.10.0           version of PyTorch; of the original family 2.1.2, for which mmcv has prebuilt wheels. (2.15
+#                          asks for C++20, with which onedl-mmcv 2.3.6 does not compile.)
 #   PYTHON=python3         the interpreter; 3.11 for PyTorch 2.1
 FAMILY=${FAMILY:-onedl}
 case $FAMILY in
@@ -20,6 +21,7 @@ case $FAMILY in
 esac
 MMINSTALL=requirements/mminstall$SUFFIX.txt
 MMCV=$(grep -E '^(onedl-)?mmcv==' "$MMINSTALL")
+MMCV_WITHOUT_OPS=${MMCV/#mmcv/mmcv-lite}
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mmconvmae
 
 step() { printf '\n==> %s\n' "$*"; }
@@ -34,7 +36,7 @@ torch_requirements() {
 # install_mmcv_without_ops BIN: enough for pretraining and classification, in seconds. An isolated build finds no torch
 # and compiles nothing; of the original mmcv there is a distribution of its own.
 install_mmcv_without_ops() {
-    "$1/pip" install -q --no-cache-dir --no-deps --force-reinstall "${MMCV/#mmcv/mmcv-lite}"
+    "$1/pip" install -q --no-cache-dir --no-deps --force-reinstall "$MMCV_WITHOUT_OPS"
 }
 
 # install_mmcv_with_ops BIN: a prebuilt wheel if mim knows one (a minute); else 12 to 22 minutes of compiling on two
@@ -83,8 +85,10 @@ make_environment() {
     "$bin/pip" install -q "${CONSTRAINTS[@]}" "$(grep "^$MIM==" "$MMINSTALL")"
     "install_mmcv_${ops}_ops" "$bin"
     step 'Installing the other packages'
-    local files=()
+    local files=() mmcv=$MMCV
+    [ "$ops" = with ] || mmcv=$MMCV_WITHOUT_OPS
     for file in "$@"; do files+=(-r "$file"); done
-    "$bin/pip" install -q "${CONSTRAINTS[@]}" $(grep -v -e '^#' -e "^$MMCV" "$MMINSTALL") "${files[@]}"
+    # mmcv is there already; named again, it brings what it needs.
+    "$bin/pip" install -q "${CONSTRAINTS[@]}" "$mmcv" $(grep -v -e '^#' -e "^$MMCV" "$MMINSTALL") "${files[@]}"
     echo "$stamp" >"$folder/stamp"
 }

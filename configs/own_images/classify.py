@@ -22,31 +22,10 @@ max_epochs = 100
 base_lr = 1e-3  # for 64 images a step
 
 # ---------------------------------------------------------------------------------------------------------------
-# What follows from these. A change above reaches it in this file only: see `settings` below.
+# What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
+settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/convvit_runtime.py'
 
-settings = dict(
-    data_root=data_root,
-    train_images=train_images,
-    val_images=val_images,
-    train_list=train_list,
-    val_list=val_list,
-    classes=classes,
-    arch=arch,
-    image_size=image_size,
-    in_channels=in_channels,
-    mean=mean,
-    std=std,
-    full_scale=full_scale,
-    checkpoint=checkpoint,
-    frozen_stages=frozen_stages,
-    layer_decay=layer_decay,
-    drop_path=drop_path,
-    strong_augmentation=strong_augmentation,
-    batch_size=batch_size,
-    max_epochs=max_epochs,
-    base_lr=base_lr,
-)
 checks = [dict(type='mmconvmae.ClassificationCheck')]  # of all this and the data, before training
 
 widths = __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['']).parse_arch(arch)['embed_dims']

@@ -18,29 +18,12 @@ drop_path = 0.1  # 0.2 and more for larger models or few images
 frozen_stages = 0  # 1 or 2 keep the first stages as they were pretrained
 
 # ---------------------------------------------------------------------------------------------------------------
-# What follows from these. A change above reaches it in this file only: see `settings` below.
+# What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
+settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/own_coco.py',
 ]
-
-settings = dict(
-    data_root=data_root,
-    train_images=train_images,
-    train_ann_file=train_ann_file,
-    val_images=val_images,
-    val_ann_file=val_ann_file,
-    classes=classes,
-    arch=arch,
-    checkpoint=checkpoint,
-    image_size=image_size,
-    batch_size=batch_size,
-    max_epochs=max_epochs,
-    base_lr=base_lr,
-    layer_decay=layer_decay,
-    drop_path=drop_path,
-    frozen_stages=frozen_stages,
-)
 
 widths = list(
     __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['parse_arch']).parse_arch(arch)['embed_dims']

@@ -15,24 +15,9 @@ base_lr = 1.5e-4  # for 256 images a step
 pretrained = None  # weights to begin with, such as the authors' converted: 'ours.pth'
 
 # ---------------------------------------------------------------------------------------------------------------
-# What follows from these. A change above reaches it in this file only: see `settings` below.
+# What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
+settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/convmae_runtime.py'
-
-settings = dict(
-    data_root=data_root,
-    held_out_root=held_out_root,
-    arch=arch,
-    img_size=img_size,
-    in_channels=in_channels,
-    mean=mean,
-    std=std,
-    full_scale=full_scale,
-    skip_damaged=skip_damaged,
-    batch_size=batch_size,
-    max_epochs=max_epochs,
-    base_lr=base_lr,
-    pretrained=pretrained,
-)
 
 # The paper's decoder would cost the tiny model many times what its encoder does.
 decoder = dict(embed_dims=128, depth=2, num_heads=4) if arch == 'tiny' else dict(embed_dims=512, depth=8, num_heads=16)

@@ -26,36 +26,12 @@ max_iters = 20000  # steps of so many crops
 base_lr = 1e-4  # for 8 crops a step
 
 # ---------------------------------------------------------------------------------------------------------------
-# What follows from these. A change above reaches it in this file only: see `settings` below.
+# What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
+settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = __import__('mmseg').__path__[0] + '/.mim/configs/_base_/default_runtime.py'
 custom_imports = dict(imports=['mmconvmae'])
 runner_type = 'mmconvmae.ScheduleRunner'
 
-settings = dict(
-    data_root=data_root,
-    train_images=train_images,
-    train_masks=train_masks,
-    val_images=val_images,
-    val_masks=val_masks,
-    image_suffix=image_suffix,
-    mask_suffix=mask_suffix,
-    classes=classes,
-    ignore_zero=ignore_zero,
-    arch=arch,
-    image_size=image_size,
-    short_edge=short_edge,
-    in_channels=in_channels,
-    mean=mean,
-    std=std,
-    full_scale=full_scale,
-    checkpoint=checkpoint,
-    frozen_stages=frozen_stages,
-    layer_decay=layer_decay,
-    drop_path=drop_path,
-    batch_size=batch_size,
-    max_iters=max_iters,
-    base_lr=base_lr,
-)
 checks = [dict(type='mmconvmae.SegmentationCheck')]  # of all this and the data, before training
 
 widths = __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['']).parse_arch(arch)['embed_dims']

@@ -170,7 +170,18 @@ def full_scale_of(config: dict) -> float | None:
 
 
 def our_state_dict(content: dict, path: str | os.PathLike) -> dict[str, Tensor]:
-    """The parameters of a checkpoint under our names of today; those of a backbone alone get its prefix."""
+    """Give the parameters of a checkpoint our names of today; those of a backbone alone get its prefix.
+
+    Args:
+        content (dict): What :func:`mmconvmae.checkpoint.read_checkpoint` gives.
+        path (str | os.PathLike): The file, for messages.
+
+    Returns:
+        dict[str, Tensor]: The parameters.
+
+    Raises:
+        ValueError: If there are none, or none of a ConvViT of ours or of the authors.
+    """
     entries = [content.get('state_dict'), content.get('model'), content]
     state_dict = next((dict(entry) for entry in entries if is_state_dict(entry)), None)
     if state_dict is None:

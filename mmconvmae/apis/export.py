@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmconvmae.checkpoint import read_checkpoint
 from mmconvmae.models import ConvViT
+from mmconvmae.utils import first_line
 
 from .backbone import our_state_dict
 
@@ -158,8 +159,7 @@ def load_part(
     try:
         model = MODELS.build(settings)
     except Exception as error:  # whatever a config can be wrong about
-        reason = next(iter(str(error).strip().splitlines()), '')
-        raise ValueError(f'{source} has no model that can be built ({type(error).__name__}: {reason}).') from error
+        raise ValueError(f'{source} has no model that can be built ({first_line(error)}).') from error
     exported = ExportedPart(model, part)
     state_dict = our_state_dict(read_checkpoint(checkpoint), checkpoint)
     if isinstance(model, ConvViT):
@@ -236,13 +236,9 @@ def capture(part: ExportedPart, size: Sequence[int], dynamic: bool = False) -> t
             return torch.export.export(part, (images,), dynamic_shapes=(free,), strict=False)
     except Exception as error:  # the exporter's own, of many kinds
         raise ValueError(
-            f'This model cannot be captured as a graph{" of any size" if dynamic else ""} ({_first_line(error)})'
+            f'This model cannot be captured as a graph{" of any size" if dynamic else ""} ({first_line(error)})'
             f'{"; give a size that is not free." if dynamic else "."}'
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {next(iter(str(error).strip().splitlines()), "")}'
 
 
 def write_torch(program: torch.export.ExportedProgram, path: str | os.PathLike) -> None:
@@ -281,7 +277,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: str | os.PathLike) -
             )
             onnx_program.save(path, external_data=False)
     except Exception as error:
-        raise ValueError(f'ONNX cannot hold this graph ({_first_line(error)}).') from error
+        raise ValueError(f'ONNX cannot hold this graph ({first_line(error)}).') from error
 
 
 def need(*modules: str) -> None:
@@ -367,7 +363,7 @@ def open_onnx(path: str | os.PathLike, threads: int = 0) -> Callable[[Tensor], l
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=['CPUExecutionProvider'])
     except Exception as error:
-        raise ValueError(f'ONNX Runtime cannot run {path} ({_first_line(error)}).') from error
+        raise ValueError(f'ONNX Runtime cannot run {path} ({first_line(error)}).') from error
     (name,) = (x.name for x in session.get_inputs())
     return lambda images: [torch.from_numpy(np.asarray(x)) for x in session.run(None, {name: images.numpy()})]
 
@@ -405,7 +401,7 @@ def compare(part: ExportedPart, run: Callable[[Tensor], list[Tensor]], images: T
     try:
         outputs = run(images)
     except Exception as error:
-        raise ValueError(f'The graph does not run with images of {shape} ({_first_line(error)}).') from error
+        raise ValueError(f'The graph does not run with images of {shape} ({first_line(error)}).') from error
     expected = part(images)
     if [x.shape for x in outputs] != [x.shape for x in expected]:
         raise ValueError(f'The graph gives other shapes for images of {shape} than the model.')

@@ -123,6 +123,9 @@ def find_checkpoints(work_dir: str | os.PathLike) -> list[str]:
     """
     named = Path(work_dir, 'last_checkpoint')
     last = named.read_text(errors='replace').strip() if named.is_file() else ''
+    here = Path(work_dir, Path(last).name)
+    if not os.path.isfile(last) and here.is_file():
+        last = str(here)  # the folder was moved, or the run is started from another one
     numbers = {}
     for path in Path(work_dir).glob('*.pth'):
         match = re.fullmatch(r'(epoch|iter)_(\d+)', path.stem)

@@ -1,13 +1,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from inspect import signature
 from math import prod
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS
 
+from mmconvmae.models import ConvViT
 from mmconvmae.utils import find_types
 
 
@@ -17,7 +17,17 @@ class DataCheck(ABC):
     A config names checks under ``checks``, and :class:`ScheduleRunner` runs them before it builds a data set. A fault
     is one sentence: what is wrong, where, and what to do. What a library leaves out of its own accord, and a user may
     have meant so, is counted in the log instead.
+
+    Names are compared for the whole data set. Files, of which each takes some milliseconds, are opened up to a number;
+    of more, about that many at even distances are, and the log says so.
+
+    Args:
+        max_opened (int, optional): How many files of each data set are opened; None for all, 0 for none. Defaults to
+            1000.
     """
+
+    def __init__(self, max_opened: int | None = 1000) -> None:
+        self.max_opened = max_opened
 
     @abstractmethod
     def __call__(self, config: Config, parts: Sequence[str], logger: MMLogger) -> list[str]:
@@ -50,35 +60,6 @@ def data_sets(config: Config, parts: Sequence[str], *names: str) -> Iterator[tup
             yield part, data_set
 
 
-def place_of(data_set: dict, *paths: str) -> Path:
-    """Where something of a data set lies, as mmengine joins it.
-
-    Args:
-        data_set (dict): Its config.
-        *paths (str): What follows its ``data_root``.
-
-    Returns:
-        Path: The path.
-    """
-    return Path(data_set.get('data_root') or '', *filter(None, paths))
-
-
-def classes_of(data_set: dict) -> tuple[str, ...]:
-    """The classes of a data set: those of its config, or of its kind.
-
-    Args:
-        data_set (dict): Its config.
-
-    Returns:
-        tuple[str]: Their names, empty where neither tells.
-    """
-    classes = (data_set.get('metainfo') or {}).get('classes')
-    if classes is None:
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            classes = getattr(registry.get(data_set['type']), 'METAINFO', {}).get('classes', ())
-    return (classes,) if isinstance(classes, str) else tuple(classes)
-
-
 def check_heads(model: dict, num_classes: int, path: str = 'model') -> list[str]:
     """Find heads for another number of classes.
 
@@ -103,25 +84,19 @@ def check_heads(model: dict, num_classes: int, path: str = 'model') -> list[str]
     return faults
 
 
-def check_divisor(model: dict, divisor: int | None, setting: str) -> list[str]:
-    """Find images that are padded to no multiple of what the backbone needs.
+def stride_of(model: dict) -> int | None:
+    """The total stride of a model's backbone.
 
     Args:
-        model (dict): The config of a model.
-        divisor (int | None): Of what images are padded to a multiple, None for nothing.
-        setting (str): Name of the setting that says so.
+        model (dict): The config of the model.
 
     Returns:
-        list[str]: The faults.
+        int | None: The stride, in pixels, None where the backbone is no ConvViT.
     """
     backbone = next(find_types(model.get('backbone'), 'ConvViT'), None)
-    stride = prod(backbone.get('patch_sizes', (4, 2, 2))) if backbone else 1
-    if (divisor or 1) % stride == 0:
-        return []
-    return [
-        f'`{setting}` is {divisor}, and the backbone takes images whose height and width {stride} divides; set it to '
-        f'a multiple of {stride}, so that test images are padded.'
-    ]
+    if backbone is None:
+        return None
+    return prod(backbone.get('patch_sizes', signature(ConvViT).parameters['patch_sizes'].default))
 
 
 def say_some(items: Sequence, number: int = 3) -> str:

@@ -1,6 +1,5 @@
 from collections import Counter
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 
 from mmengine.config import Config
@@ -14,24 +13,13 @@ from mmconvmae.datasets.image_folder import image_suffixes
 from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
-from .base import DataCheck, check_heads, data_sets, meant, say_some
+from .base import DataCheck, check_heads, data_sets, meant, say_some, stride_of
 from .files import check_depth, kinds_of, one_text, some_of
 
 
 @CHECKS.register_module()
 class ClassificationCheck(DataCheck):
-    """Check folders or lists of labelled images, and whether head, metrics and sizes agree with them.
-
-    Names and labels are checked for the whole data set. Headers of images are read up to a number; of more, about that
-    many at even distances are, and the log says so.
-
-    Args:
-        max_images (int, optional): How many images of each data set are opened; None for all, 0 for none.
-            Defaults to 1000.
-    """
-
-    def __init__(self, max_images: int | None = 1000) -> None:
-        self.max_images = max_images
+    """Check folders or lists of labelled images, and whether head, metrics and sizes agree with them."""
 
     def __call__(self, config: Config, parts: Sequence[str], logger: MMLogger) -> list[str]:
         """Check.
@@ -75,7 +63,7 @@ class ClassificationCheck(DataCheck):
         self, part: str, data_set: dict, config: Config, paths: Sequence[Path], logger: MMLogger
     ) -> list[str]:
         faults, usable = [], None
-        for path in some_of(paths, self.max_images, f'headers of the {part} images', logger):
+        for path in some_of(paths, self.max_opened, f'headers of the {part} images', logger):
             try:
                 image = ImageFile(str(path), path.read_bytes())
             except (ImageFileError, OSError) as error:
@@ -322,10 +310,9 @@ def check_size(part: str, data_set: dict, config: Config, path: Path) -> list[st
     Returns:
         list[str]: The faults.
     """
-    backbone = next(find_types(config.model.get('backbone'), 'ConvViT'), None)
-    if backbone is None or not data_set.get('pipeline'):
+    stride = stride_of(config.model)
+    if stride is None or not data_set.get('pipeline'):
         return []
-    stride = prod(backbone.get('patch_sizes', (4, 2, 2)))
     shape = Compose(data_set['pipeline'])(dict(img_path=str(path), gt_label=0))['inputs'].shape[-2:]
     preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     divisor = preprocessor.get('pad_size_divisor', 1)

@@ -5,15 +5,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
 
 from mmconvmae.datasets import ImageFile, ImageFileError
 from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
-from .base import DataCheck, check_divisor, check_heads, classes_of, data_sets, meant, place_of, say_some
+from .base import DataCheck, check_heads, data_sets, meant, say_some, stride_of
 from .files import some_of
-
-MAX_OPENED = 1000  # images of a data set whose headers are read
 
 
 @CHECKS.register_module()
@@ -25,13 +24,22 @@ class CocoCheck(DataCheck):
     """
 
     def __call__(self, config: Config, parts: Sequence[str], logger: MMLogger) -> list[str]:
-        """Check; arguments are those of :class:`DataCheck`."""
+        """Check.
+
+        Args:
+            config (Config): The whole config.
+            parts (Sequence[str]): Of which data loaders: some of 'train', 'val' and 'test'.
+            logger (MMLogger): Is told what mmdet leaves out.
+
+        Returns:
+            list[str]: The faults.
+        """
         faults, seen = [], {}
         for part, data_set in data_sets(config, parts, 'CocoDataset'):
-            path = place_of(data_set, data_set.get('ann_file'))
-            classes = classes_of(data_set)
+            path = _place_of(data_set, data_set.get('ann_file'))
+            classes = _classes_of(data_set)
             if (path, classes) not in seen:
-                faults += _check_data_set(config, part, data_set, path, classes, logger)
+                faults += _check_data_set(config, part, data_set, path, classes, self.max_opened, logger)
                 seen[path, classes] = part
             elif part != 'train' and seen[path, classes] == 'train':
                 logger.warning(
@@ -47,7 +55,42 @@ class CocoCheck(DataCheck):
         for classes in every:
             faults += check_heads(config.model, len(classes))
         divisor = (config.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
-        return faults + check_divisor(config.model, divisor, 'model.data_preprocessor.pad_size_divisor')
+        stride = stride_of(config.model)
+        if stride and divisor % stride:
+            faults.append(
+                f'`model.data_preprocessor.pad_size_divisor` is {divisor}, and the backbone takes images whose height '
+                f'and width {stride} divides; set it to a multiple of {stride}, so that test images are padded.'
+            )
+        return faults
+
+
+def _place_of(data_set: dict, *paths: str) -> Path:
+    """Where something of a data set lies, as mmengine joins it.
+
+    Args:
+        data_set (dict): Its config.
+        *paths (str): What follows its ``data_root``.
+
+    Returns:
+        Path: The path.
+    """
+    return Path(data_set.get('data_root') or '', *filter(None, paths))
+
+
+def _classes_of(data_set: dict) -> tuple[str, ...]:
+    """The classes of a data set: those of its config, or of its kind.
+
+    Args:
+        data_set (dict): Its config.
+
+    Returns:
+        tuple[str]: Their names, empty where neither tells.
+    """
+    classes = (data_set.get('metainfo') or {}).get('classes')
+    if classes is None:
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            classes = getattr(registry.get(data_set['type']), 'METAINFO', {}).get('classes', ())
+    return (classes,) if isinstance(classes, str) else tuple(classes)
 
 
 def _check_evaluator(evaluator: dict | None, path: Path, part: str) -> list[str]:
@@ -61,21 +104,26 @@ def _check_evaluator(evaluator: dict | None, path: Path, part: str) -> list[str]
 
 
 def _check_data_set(
-    config: Config, part: str, data_set: dict, path: Path, classes: tuple[str, ...], logger: MMLogger
+    config: Config,
+    part: str,
+    data_set: dict,
+    path: Path,
+    classes: tuple[str, ...],
+    max_opened: int | None,
+    logger: MMLogger,
 ) -> list[str]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding='utf-8'))
     except OSError as error:
         return [f'The annotations {path} cannot be read ({error.strerror}); check `data_root` and `ann_file`.']
     except ValueError as error:
         return [f'The annotations {path} are not JSON ({error}); export them again, in COCO format.']
-    missing = [
-        key for key in ('images', 'annotations', 'categories') if not isinstance(content, dict) or key not in content
-    ]
+    content = content if isinstance(content, dict) else {}
+    missing = [key for key in ('images', 'annotations', 'categories') if not _are_entries(content.get(key))]
     if missing:
-        return [f'{path} has no {say_some(missing)}; export the annotations again, in COCO format.']
-    images, annotations = content['images'], content['annotations']
-    faults = _check_fields(path, images, annotations, with_masks=_has_masks(config), evaluated=part != 'train')
+        return [f'{path} has no {say_some(missing)} as COCO has them; export the annotations again, in COCO format.']
+    images = content['images']
+    faults = _check_fields(path, content, with_masks=_has_masks(config), evaluated=part != 'train')
     if faults:
         return faults
     faults += _check_classes(path, content, classes, logger)
@@ -91,30 +139,40 @@ def _check_data_set(
     elif empty:
         become = 'are left out of training' if filtered and part == 'train' else 'count as background'
         logger.info(f'{len(empty)} of {len(images)} images of {path} have no object and {become}.')
-    return faults + _check_images(data_set, path, images, logger)
+    return faults + _check_images(data_set, path, images, max_opened, logger)
+
+
+def _are_entries(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _has_masks(config: Config) -> bool:
     return any(step.get('with_mask') for step in find_types(config.get('train_dataloader'), 'LoadAnnotations'))
 
 
-def _check_fields(
-    path: Path, images: list[dict], annotations: list[dict], with_masks: bool, evaluated: bool
-) -> list[str]:
+def _check_fields(path: Path, content: dict, with_masks: bool, evaluated: bool) -> list[str]:
     """What mmdet and pycocotools stop at with a KeyError."""
-    faults = []
-    required = ['id', 'image_id', 'category_id', 'bbox', 'area'] + ['iscrowd'] * evaluated
-    for name, entries, keys in (
-        ('images', images, ('id', 'file_name', 'width', 'height')),
-        ('annotations', annotations, required),
-    ):
+    faults, annotations = [], content['annotations']
+    required = dict(
+        images=['id', 'file_name', 'width', 'height'],
+        annotations=['id', 'image_id', 'category_id', 'bbox', 'area'] + ['iscrowd'] * evaluated,
+        categories=['id', 'name'],
+    )
+    for kind, keys in required.items():
+        entries = content[kind]
         for key in keys:
             without = sum(key not in entry for entry in entries)
             if without:
-                faults.append(f'{without} of {len(entries)} {name} in {path} have no `{key}`; add it, as COCO has it.')
+                faults.append(f'{without} of {len(entries)} {kind} in {path} have no `{key}`; add it, as COCO has it.')
         repeated = [value for value, times in Counter(entry.get('id') for entry in entries).items() if times > 1]
         if repeated and not faults:
-            faults.append(f'{path} has {name} with the same id ({say_some(repeated)}); give each its own.')
+            faults.append(f'{path} has {kind} with the same id ({say_some(repeated)}); give each its own.')
+    odd = [entry.get('id') for entry in annotations if 'bbox' in entry and not _is_box(entry['bbox'])]
+    if odd:
+        faults.append(
+            f'{len(odd)} of {len(annotations)} annotations in {path} have a `bbox` that is not four numbers (ids '
+            f'{say_some(odd)}); give left, top, width and height, in pixels.'
+        )
     without = [entry.get('id') for entry in annotations if not entry.get('segmentation')]
     if with_masks and without:
         faults.append(
@@ -123,6 +181,10 @@ def _check_fields(
             'template detect_boxes.py.'
         )
     return faults
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
 
 
 def _check_classes(path: Path, content: dict, classes: tuple[str, ...], logger: MMLogger) -> list[str]:
@@ -187,8 +249,10 @@ def _usable_objects(path: Path, content: dict, classes: tuple[str, ...], logger:
     return counted
 
 
-def _check_images(data_set: dict, path: Path, images: list[dict], logger: MMLogger) -> list[str]:
-    folder = place_of(data_set, (data_set.get('data_prefix') or {}).get('img', ''))
+def _check_images(
+    data_set: dict, path: Path, images: list[dict], max_opened: int | None, logger: MMLogger
+) -> list[str]:
+    folder = _place_of(data_set, (data_set.get('data_prefix') or {}).get('img', ''))
     if not folder.is_dir():
         return [
             f'There is no folder {folder}, where the images of {path} should be; check `data_root` and `data_prefix`.'
@@ -207,7 +271,7 @@ def _check_images(data_set: dict, path: Path, images: list[dict], logger: MMLogg
             'take them out of the annotations.'
         )
     wrong = []
-    for place in some_of(list(there), MAX_OPENED, f'images of {path}', logger):
+    for place in some_of(list(there), max_opened, f'images of {path}', logger):
         try:
             size = ImageFile(str(place), place.read_bytes()).size
         except (ImageFileError, OSError) as error:

@@ -1,6 +1,5 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from mmconvmae.datasets import ImageFile, ImageFileError
 from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
-from .base import DataCheck, check_heads, data_sets, say_some
+from .base import DataCheck, check_heads, data_sets, say_some, stride_of
 from .files import check_depth, kinds_of, one_text, some_of
 
 IGNORED = 255  # what mmseg makes of pixels that do not count
@@ -23,18 +22,7 @@ IGNORED = 255  # what mmseg makes of pixels that do not count
 
 @CHECKS.register_module()
 class SegmentationCheck(DataCheck):
-    """Check masks, and whether heads, loading and sizes agree with them.
-
-    Names of images and masks are compared for the whole data set. Masks, of which each takes some milliseconds, are
-    read up to a number; of more, about that many at even distances are, and the log says so.
-
-    Args:
-        max_masks (int, optional): How many masks of each data set are read; None for all, 0 for none.
-            Defaults to 1000.
-    """
-
-    def __init__(self, max_masks: int | None = 1000) -> None:
-        self.max_masks = max_masks
+    """Check masks, and whether heads, loading and sizes agree with them."""
 
     def __call__(self, config: Config, parts: Sequence[str], logger: MMLogger) -> list[str]:
         """Check.
@@ -89,7 +77,7 @@ class SegmentationCheck(DataCheck):
         classes = built.metainfo['classes']
         masks = Masks(len(classes), built.reduce_zero_label, built.label_map)
         sizes, faults = {}, []
-        for path, mask in some_of(pairs, self.max_masks, f'masks of the {part} data', logger):
+        for path, mask in some_of(pairs, self.max_opened, f'masks of the {part} data', logger):
             try:
                 image = ImageFile(str(path), path.read_bytes())
                 masks.add(mask, path, image.size)
@@ -427,11 +415,9 @@ def check_sizes(
     Returns:
         list[str]: The faults.
     """
-    backbone = next(find_types(model.get('backbone'), 'ConvViT'), None)
-    pipeline = data_set.get('pipeline')
-    if backbone is None or not pipeline:
+    stride, pipeline = stride_of(model), data_set.get('pipeline')
+    if stride is None or not pipeline:
         return []
-    stride = prod(backbone.get('patch_sizes', (4, 2, 2)))
     preprocessor = model.get('data_preprocessor') or {}
     padding = preprocessor if part == 'train' else preprocessor.get('test_cfg') or {}
     where = f'model.data_preprocessor{"" if part == "train" else ".test_cfg"}'

@@ -161,7 +161,7 @@ def test_damaged_image(root, make):
     path = root / 'val/dog/1.jpg'
     path.write_bytes(b'not an image')
     assert f'The image {path} is unreadable or truncated' in only(faults_of(make())[0])
-    faults, said = faults_of(make(), max_images=0)
+    faults, said = faults_of(make(), max_opened=0)
     assert faults == [] and 'Reading 0 of 6 headers of the val images' in said
 
 

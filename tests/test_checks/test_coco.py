@@ -121,8 +121,15 @@ def test_nothing_wrong(check):
             dict(CONTENT, annotations=[]),
             r'None of the 3 images of .* has an object of cat, dog, so there is nothing to',
         ),
-        (dict(images=[]), r'a\.json has no annotations, categories; export the annotations again'),
+        (dict(images=[]), r'a\.json has no annotations, categories as COCO has them; export the annotations again'),
         ([], r'a\.json has no images, annotations, categories'),
+        (dict(CONTENT, images='none'), r'a\.json has no images as COCO has them'),
+        (without('categories', 'name'), r'2 of 2 categories in .* have no `name`; add it'),
+        (
+            changed('annotations', bbox=[1, 2, 3]),
+            r'1 of 3 annotations in .* a `bbox` that is not four numbers \(ids 0\)',
+        ),
+        (changed('annotations', bbox=None), r'1 of 3 annotations in .* a `bbox` that is not four numbers'),
         ('{"images": ', r'The annotations .*a\.json are not JSON \(.*\); export them again'),
     ],
 )

@@ -292,10 +292,10 @@ def test_16_bits_that_the_inferencers_loader_cuts(root, make):
 def test_reads_so_many_masks_at_even_distances(root, make):
     for index in range(20):
         write(root, 'training', f'c{index:02}', np.full((32, 48), 100 + index))
-    fault = only(faults_of(make(), ('train',), max_masks=6)[0])
+    fault = only(faults_of(make(), ('train',), max_opened=6)[0])
     assert '5 of 6 train masks' in fault or '4 of 6 train masks' in fault
-    assert '20 of 22 train masks' in only(faults_of(make(), ('train',), max_masks=None)[0])
-    faults, said = faults_of(make(), ('train',), max_masks=0)
+    assert '20 of 22 train masks' in only(faults_of(make(), ('train',), max_opened=None)[0])
+    faults, said = faults_of(make(), ('train',), max_opened=0)
     assert faults == [] and 'Reading 0 of 22 masks' in said
 
 

@@ -40,7 +40,7 @@ from mmconvmae.apis.export import (
     write_torch,
 )
 from mmconvmae.datasets import LoadWholeImage, find_images
-from mmconvmae.utils import write_whole
+from mmconvmae.utils import first_line, write_whole
 
 # So many images of a folder fix the ranges of activations.
 CALIBRATION_IMAGES = 100
@@ -89,8 +89,7 @@ def read_config(path: str, options: dict | None) -> Config:
     except OSError:
         raise
     except Exception as error:  # whatever the code in it raises
-        reason = next(iter(str(error).strip().splitlines()), '')
-        raise ValueError(f'{path} cannot be read as a config ({type(error).__name__}: {reason}).') from error
+        raise ValueError(f'{path} cannot be read as a config ({first_line(error)}).') from error
     config.merge_from_dict(options or {})
     return config
 
