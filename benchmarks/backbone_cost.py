@@ -40,7 +40,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.utils import ProgressBar, import_modules_from_strings
 
-from mmconvmae.utils import count_multiply_adds, count_parameters, write_whole
+from mmconvmae.utils import count_multiply_adds, count_parameters, first_line, write_whole
 
 # What can be measured, and about how long that takes beside the other.
 STEPS = dict(forward=1, train=3)
@@ -100,12 +100,6 @@ def parse_args() -> argparse.Namespace:
     args.size = (args.size * 2)[:2]
     args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return args
-
-
-def reason(error: Exception) -> str:
-    """What went wrong, in one line: the kind of error and the first line of its text."""
-    line, _, _ = str(error).strip().partition('\n')
-    return f'{type(error).__name__}: {line}'
 
 
 def config_path(config: str) -> Path:
@@ -335,7 +329,7 @@ def serve(connection: Connection, *subject: object) -> None:
             answer = getattr(subject, connection.recv())()
             connection.send((answer, None))
     except Exception as error:
-        connection.send((None, reason(error)))
+        connection.send((None, first_line(error)))
 
 
 class Worker:
@@ -406,7 +400,7 @@ def read_configs(args: argparse.Namespace) -> dict[str, Config]:
         try:
             configs[name] = load_config(config, args.cfg_options)
         except Exception as error:
-            raise ValueError(f'The config of {name} cannot be read: {reason(error)}') from error
+            raise ValueError(f'The config of {name} cannot be read: {first_line(error)}') from error
     return configs
 
 
