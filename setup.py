@@ -1,7 +1,7 @@
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
 try:
@@ -53,25 +53,5 @@ class WheelWithMim(bdist_wheel):
         copy_mim(Path(wheelfile_base))
 
 
-def requirements(name: str) -> list[str]:
-    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
-    return [line for line in lines if not line.startswith('#')]
-
-
-version = {}
-exec((ROOT / 'mmconvmae' / 'version.py').read_text(), version)
-readme = ROOT / 'README.md'
-setup(
-    name='mmconvmae',
-    version=version['__version__'],
-    description='ConvMAE for OpenMMLab: pretraining, detection and segmentation with a hybrid backbone',
-    long_description=readme.read_text() if readme.exists() else '',
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    license_files=['LICENSE'],
-    python_requires='>=3.10',
-    packages=find_packages(include=['mmconvmae', 'mmconvmae.*']),
-    install_requires=requirements('runtime'),
-    extras_require=dict(deployment=requirements('deployment')),
-    cmdclass=dict(build_py=BuildWithMim, bdist_wheel=WheelWithMim),
-)
+# Everything else is in pyproject.toml.
+setup(cmdclass=dict(build_py=BuildWithMim, bdist_wheel=WheelWithMim))

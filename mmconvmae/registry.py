@@ -13,6 +13,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import RUNNERS as MMENGINE_RUNNERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
@@ -48,6 +49,8 @@ OPTIM_WRAPPERS = Registry(
 )
 # What runs a config.
 RUNNERS = Registry('runner', parent=MMENGINE_RUNNERS, scope='mmconvmae', locations=['mmconvmae.runner'])
+# How a run of mmengine's FlexibleRunner spreads over several processes.
+STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='mmconvmae', locations=['mmconvmae.strategies'])
 
 __all__ = [
     'CHECKS',
@@ -59,6 +62,7 @@ __all__ = [
     'OPTIM_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'RUNNERS',
+    'STRATEGIES',
     'TASK_UTILS',
     'TRANSFORMS',
 ]

@@ -68,7 +68,7 @@ print(f"cp{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-{p
 make_environment() {
     local folder=$1 ops=$2 stamp bin=$1/bin
     shift 2
-    [ "$ops" = without ] || set -- "$@" "requirements/optional$SUFFIX.txt"
+    [ "$ops" = without ] || set -- "$@" requirements/{detection,segmentation}$SUFFIX.txt
     stamp=$(cat tools/environment.sh requirements/build.txt "$MMINSTALL" "$@" <(echo "$FAMILY $TORCH") | cksum)
     if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
         step "The environment $folder is there already"

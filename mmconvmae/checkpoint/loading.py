@@ -40,6 +40,11 @@ def check_state_dict(backbone: nn.Module, state_dict: dict[str, Tensor], prefix:
             "tools/model_converters/convmae_official.py, and load a pretraining one with `prefix='backbone.'`."
         )
     for name, value in loaded.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f'The checkpoint has {value!r:.40} under {name}, where a parameter should be; was it changed by hand?'
+            )
+    for name, value in loaded.items():
         if name.endswith('.depthwise_conv.weight') and value.dim() != own[name].dim():
             of, takes = ('images', 'clips') if value.dim() == 4 else ('clips', 'images')
             raise ValueError(

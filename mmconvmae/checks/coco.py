@@ -14,6 +14,19 @@ from mmconvmae.utils import find_types
 from .base import DataCheck, check_heads, data_sets, meant, say_some, stride_of
 from .files import some_of
 
+# What there is in each field of the annotations. Others' ids are texts now and then, and mmdet takes them.
+FIELDS = dict(
+    id=(int, str),
+    file_name=(str,),
+    width=(int, float),
+    height=(int, float),
+    image_id=(int, str),
+    category_id=(int, str),
+    area=(int, float),
+    iscrowd=(int, float),
+    name=(str,),
+)
+
 
 @CHECKS.register_module()
 class CocoCheck(DataCheck):
@@ -164,8 +177,17 @@ def _check_fields(path: Path, content: dict, with_masks: bool, evaluated: bool) 
             without = sum(key not in entry for entry in entries)
             if without:
                 faults.append(f'{without} of {len(entries)} {kind} in {path} have no `{key}`; add it, as COCO has it.')
+            types = FIELDS.get(key, ())
+            odd = [entry[key] for entry in entries if types and key in entry and not isinstance(entry[key], types)]
+            if odd:
+                faults.append(
+                    f'{len(odd)} of {len(entries)} {kind} in {path} have a `{key}` that is no '
+                    f'{" or ".join(kind.__name__ for kind in types)} ({say_some(odd)}); correct it, as COCO has it.'
+                )
+        if faults:
+            continue
         repeated = [value for value, times in Counter(entry.get('id') for entry in entries).items() if times > 1]
-        if repeated and not faults:
+        if repeated:
             faults.append(f'{path} has {kind} with the same id ({say_some(repeated)}); give each its own.')
     odd = [entry.get('id') for entry in annotations if 'bbox' in entry and not _is_box(entry['bbox'])]
     if odd:
@@ -173,7 +195,8 @@ def _check_fields(path: Path, content: dict, with_masks: bool, evaluated: bool) 
             f'{len(odd)} of {len(annotations)} annotations in {path} have a `bbox` that is not four numbers (ids '
             f'{say_some(odd)}); give left, top, width and height, in pixels.'
         )
-    without = [entry.get('id') for entry in annotations if not entry.get('segmentation')]
+    outlines = [(entry.get('id'), entry.get('segmentation')) for entry in annotations]
+    without = [name for name, outline in outlines if not outline or not isinstance(outline, (list, dict))]
     if with_masks and without:
         faults.append(
             f'{len(without)} of {len(annotations)} annotations in {path} have no `segmentation` (ids '

@@ -129,6 +129,8 @@ def test_nothing_wrong(check):
             changed('annotations', bbox=[1, 2, 3]),
             r'1 of 3 annotations in .* a `bbox` that is not four numbers \(ids 0\)',
         ),
+        (changed('images', file_name=7), r'1 of 3 images in .* have a `file_name` that is no str \(7\); correct it'),
+        (changed('annotations', image_id=[1]), r'1 of 3 annotations in .* `image_id` that is no int or str \(\[1\]\)'),
         (changed('annotations', bbox=None), r'1 of 3 annotations in .* a `bbox` that is not four numbers'),
         ('{"images": ', r'The annotations .*a\.json are not JSON \(.*\); export them again'),
     ],

@@ -20,6 +20,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, RUNNERS
 from mmengine.utils import is_installed
 
+from mmconvmae.checkpoint import read_checkpoint
+from mmconvmae.registry import MODELS
+
 KILL_PLUGIN = """
 import os
 import signal
@@ -131,6 +134,100 @@ def test_two_processes_on_a_cpu(train_config, tmp_path):
     assert not any(torch.equal(a, b) for a, b in zip(first['masks'], second['masks']))
     for name, value in first['weights'].items():
         assert torch.equal(value, second['weights'][name]), name
+
+
+def test_resume_with_another_number_of_processes(train_config, tmp_path, run_tool):
+    """The third epoch has the images and the rates of a run that had two processes from the start."""
+    (tmp_path / 'record_plugin.py').write_text(RECORD_PLUGIN)
+    config = train_config(
+        """
+        custom_imports = dict(imports=['mmconvmae', 'record_plugin'])
+        custom_hooks = [*_base_.custom_hooks, dict(type='RecordHook')]
+        model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+        """
+    )
+    env = dict(os.environ, PYTHONPATH=str(tmp_path), CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+
+    def train(work_dir, processes, *options):
+        launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
+        args = [ROOT / 'tools' / 'train.py', config, '--launcher', 'pytorch', '--work-dir', work_dir, *options]
+        result = subprocess.run([sys.executable, *launch, *args], capture_output=True, text=True, env=env)
+        assert result.returncode == 0, result.stdout + result.stderr
+        logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+        rates = [json.loads(line)['lr'] for line in logs[-1].read_text().splitlines()]
+        seen = [torch.load(work_dir / f'rank{rank}.pt', weights_only=False)['paths'] for rank in range(processes)]
+        return result.stdout + result.stderr, rates, seen
+
+    _, whole_rates, whole_seen = train(tmp_path / 'whole', 2)
+    train(tmp_path / 'other', 1, '--cfg-options', 'train_cfg.max_epochs=2')
+    said, rates, seen = train(tmp_path / 'other', 2)
+    assert 'resumed epoch: 2, iter: 12' in said and 'The schedule is that of the config' in said
+    assert len(whole_rates) == 9 and rates == pytest.approx(whole_rates[-3:], rel=1e-12)
+    assert seen == [paths[-12:] for paths in whole_seen]
+
+
+# As in the config for huge, for a CPU: whole checkpoints cannot be taken to where they are already.
+FSDP = """
+        runner_type = 'FlexibleRunner'
+        policy = dict(type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy', min_num_params=5000)
+        strategy = dict(
+            type='mmconvmae.FSDPStrategy',
+            model_wrapper=dict(auto_wrap_policy=policy, device_id='cpu'),
+            state_dict_cfg=dict(
+                state_dict_type='FULL_STATE_DICT',
+                state_dict_config=dict(type='FullStateDictConfig', rank0_only=True),
+                optim_state_dict_config=dict(type='FullOptimStateDictConfig'),
+            ),
+        )
+        optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0))
+        """
+
+
+def test_divided_weights_on_a_cpu(train_config, tmp_path, read_losses):
+    """Two processes that share the weights go on from their checkpoint, which is a whole one.
+
+    Not to the last digit: the first loss is that of an undisturbed run, and later ones differ in the fourth.
+    """
+    config = train_config(FSDP)
+    env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
+
+    def train(work_dir):
+        launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
+        args = [ROOT / 'tools' / 'train.py', config, '--launcher', 'pytorch', '--work-dir', work_dir]
+        result = subprocess.run([sys.executable, *launch, *args], capture_output=True, text=True, env=env)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    train(tmp_path / 'whole')
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'again', ignore=shutil.ignore_patterns('epoch_3.pth', '2*'))
+    (tmp_path / 'again' / 'last_checkpoint').write_text(str(tmp_path / 'again' / 'epoch_2.pth'))
+    assert 'resumed epoch: 2' in train(tmp_path / 'again')
+    losses, again = read_losses(tmp_path / 'whole'), read_losses(tmp_path / 'again')
+    assert len(losses) == 9 and again == pytest.approx({i: losses[i] for i in (7, 8, 9)}, rel=1e-3)
+    assert again[7] == pytest.approx(losses[7], rel=1e-6)
+    model = MODELS.build(Config.fromfile(config).model)
+    model.load_state_dict(read_checkpoint(tmp_path / 'again' / 'epoch_3.pth')['state_dict'])
+
+
+def test_slurm_is_mims(train_config, tmp_path):
+    """`mim train mmconvmae CONFIG --launcher slurm` hands the training script to srun as it is."""
+    srun = tmp_path / 'bin' / 'srun'
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\necho srun "$@"\n')
+    srun.chmod(0o755)
+    config = train_config()
+    command = ['train', 'mmconvmae', config, '--launcher', 'slurm', '--partition', 'gpu', '--gpus', '8']
+    result = subprocess.run(
+        [sys.executable, '-m', 'mim', *command, '--gpus-per-node', '4', '--srun-args', '--time=60'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ, PATH=f'{srun.parent}:{os.environ["PATH"]}'),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith('srun ')]
+    assert '-p gpu' in line and '--gres=gpu:4' in line and '--ntasks=8' in line
+    assert 'tools/train.py' in line and f'{config} --launcher slurm' in line
 
 
 def train(config):

@@ -4,11 +4,11 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import check_choice
 
 from ..layers import SinCosPositionEmbedding, TileIndex, cut_tiles, take_blocks, to_maps
 from ..mask_generators import ConvMAEMask
 from .convvit import ConvViT
-from .convvit_arch import check_choice
 
 
 @MODELS.register_module()

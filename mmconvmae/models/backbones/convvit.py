@@ -11,10 +11,21 @@ from torch import Tensor
 
 from mmconvmae.checkpoint import check_state_dict
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import check_choice, check_config, check_integer, check_number, check_stages
 from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
 from ..layers import ConvStage, PositionEmbedding, TransformerStage, to_maps
-from .convvit_arch import ARCH_ZOO, check_choice, check_stages, parse_arch
+from .convvit_arch import ARCH_ZOO, parse_arch
+
+
+def _parse_size(img_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of the usual image, from one edge or both."""
+    size = to_2tuple(img_size)
+    if not isinstance(img_size, (int, Sequence)) or isinstance(img_size, str) or len(size) != 2:
+        raise ValueError(f'`img_size` is {img_size!r}; give an edge, or height and width, in pixels.')
+    for edge in size:
+        check_integer('img_size', edge)
+    return size
 
 
 @MODELS.register_module()
@@ -116,14 +127,21 @@ class ConvViT(BaseBackbone):
     ) -> None:
         super().__init__(init_cfg)
         arch = parse_arch(arch)
-        check_stages('`patch_sizes` is', patch_sizes)
+        check_stages('patch_sizes', patch_sizes, check_integer)
+        check_integer('in_channels', in_channels)
+        check_integer('kernel_size', kernel_size)
+        check_integer('window_size', window_size, 0)
+        check_number('layer_scale_init_value', layer_scale_init_value)
+        check_number('drop_path_rate', drop_path_rate, 0, 1)
+        check_config('norm_cfg', norm_cfg)
         check_choice('rel_pos', rel_pos, self.REL_POS)
         check_choice('fourth_level', fourth_level, self.FOURTH_LEVELS)
         check_choice('out_type', out_type, self.OUT_TYPES)
         check_choice('frozen_stages', frozen_stages, range(-1, 4))
+        check_choice('with_cp', with_cp, (False, True))
         # Facts that others read off the backbone, such as ConvMAE for its neck and head.
         self.embed_dims, self.depths = tuple(arch['embed_dims']), tuple(arch['depths'])
-        self.in_channels, self.img_size, self.patch_sizes = in_channels, to_2tuple(img_size), tuple(patch_sizes)
+        self.in_channels, self.img_size, self.patch_sizes = in_channels, _parse_size(img_size), tuple(patch_sizes)
         self.stride = math.prod(patch_sizes)
         self.out_type, self.out_indices = out_type, self._parse_out_indices(out_indices, fourth_level)
         self.frozen_stages = frozen_stages
@@ -168,16 +186,17 @@ class ConvViT(BaseBackbone):
     @staticmethod
     def _parse_out_indices(out_indices: int | Sequence[int], fourth_level: str | None) -> tuple[int, ...]:
         num_levels = 3 if fourth_level is None else 4
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        if not indices or not all(-num_levels <= i < num_levels for i in indices):
+        indices = out_indices if isinstance(out_indices, Sequence) else [out_indices]
+        if not indices or not all(isinstance(i, int) and -num_levels <= i < num_levels for i in indices):
             raise ValueError(
-                f'`out_indices` is {out_indices}; the stages are 0, 1 and 2, and 3 is there with a `fourth_level`.'
+                f'`out_indices` is {out_indices!r}; the stages are 0, 1 and 2, and 3 is there with a `fourth_level`.'
             )
         return tuple(i % num_levels for i in indices)
 
     @staticmethod
     def _build_fourth_level(kind: str | None, embed_dims: int, norm_cfg: dict) -> nn.Module | None:
         if kind == 'conv':
+            check_config('fourth_level_norm_cfg', norm_cfg)
             conv = nn.Conv2d(embed_dims, embed_dims, 3, stride=2)
             return nn.Sequential(conv, build_norm_layer(norm_cfg, embed_dims), nn.GELU())
         return nn.MaxPool2d(2, ceil_mode=True) if kind == 'max_pool' else None
@@ -228,6 +247,7 @@ class ConvViT(BaseBackbone):
 
         Raises:
             FileNotFoundError: If the checkpoint of ``init_cfg`` is not there.
+            ValueError: If it has no parameters under the prefix.
         """
         self._init_parameters()
         try:
@@ -237,6 +257,12 @@ class ConvViT(BaseBackbone):
                 f'The checkpoint that the backbone starts from is missing ({error}); pretrain first, or set '
                 '`model.backbone.init_cfg.checkpoint` to one that is there, or `model.backbone.init_cfg` to None for '
                 'random weights.'
+            ) from error
+        except AssertionError as error:  # mmengine's, of a prefix that no name has
+            raise ValueError(
+                f'The checkpoint {self.init_cfg["checkpoint"]} has no parameters whose names begin with '
+                f'{self.init_cfg["prefix"]!r} ({error}); give the prefix that the backbone has in it, or leave '
+                '`prefix` out where it is the backbone alone.'
             ) from error
 
     def _init_parameters(self) -> None:
@@ -290,7 +316,7 @@ class ConvViT(BaseBackbone):
         if self.out_type == 'raw':
             return x.flatten(1, -2)
         if self.out_type == 'featmap':
-            return x.movedim(-1, 1).contiguous()
+            return x.movedim(x.dim() - 1, 1).contiguous()  # PyTorch's older exporter knows no -1 here
         return getattr(self, f'norm{i}')(x.mean(dim=tuple(range(1, x.dim() - 1))))
 
     def _freeze_stages(self) -> None:

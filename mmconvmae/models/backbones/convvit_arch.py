@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from mmconvmae.utils import check_choice, check_integer, check_number, check_stages
 
 ARCH_ZOO = {
     # For a CPU; not in the paper.
@@ -24,46 +24,19 @@ def parse_arch(arch: str | dict) -> dict:
         ValueError: If the name is unknown, or if the dict does not describe three stages.
     """
     if isinstance(arch, str):
-        if arch not in ARCH_ZOO:
-            raise ValueError(f'`arch` is {arch!r}; choose one of {", ".join(ARCH_ZOO)} or give a dict.')
+        check_choice('arch', arch, list(ARCH_ZOO))
         return ARCH_ZOO[arch]
     expected = set(ARCH_ZOO['base'])
-    if set(arch) != expected:
-        raise ValueError(f'`arch` has the keys {sorted(arch)}; it needs {sorted(expected)}.')
-    for key in ('embed_dims', 'depths', 'mlp_ratios'):
-        check_stages(f'`arch` has {key}', arch[key])
+    if not isinstance(arch, dict) or set(arch) != expected:
+        has = f'has the keys {sorted(arch)}' if isinstance(arch, dict) else f'is {arch!r}'
+        raise ValueError(f'`arch` {has}; name one of {", ".join(ARCH_ZOO)}, or give a dict with {sorted(expected)}.')
+    for key in ('embed_dims', 'depths'):
+        check_stages(f'arch.{key}', arch[key], check_integer)
+    check_stages('arch.mlp_ratios', arch['mlp_ratios'], check_number, 1e-6)
+    check_integer('arch.num_heads', arch['num_heads'])
     if arch['embed_dims'][2] % arch['num_heads']:
         raise ValueError(
             f'The width of stage 3, {arch["embed_dims"][2]}, is not divisible by its {arch["num_heads"]} heads; '
             'change `embed_dims` or `num_heads` in `arch`.'
         )
     return arch
-
-
-def check_stages(what: str, values: Sequence) -> None:
-    """Check that there is a value for each stage.
-
-    Args:
-        what (str): Where the values stand, as the sentence of the error begins.
-        values (Sequence): The values.
-
-    Raises:
-        ValueError: If there are not three.
-    """
-    if len(values) != 3:
-        raise ValueError(f'{what}={values}; give one value for each of the three stages.')
-
-
-def check_choice(name: str, value: object, choices: Sequence) -> None:
-    """Check that an argument is one of those that there are.
-
-    Args:
-        name (str): Name of the argument.
-        value (object): Its value.
-        choices (Sequence): What it may be.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if value not in choices:
-        raise ValueError(f'`{name}` is {value!r}; choose one of {", ".join(map(str, choices))}.')

@@ -148,12 +148,13 @@ class TransformerStage(Stage):
             return RelativePositionBias(window, num_heads)
 
         depth = len(drop_path_rates)
-        if not all(-depth <= i < depth for i in global_attn_indexes):
+        indexes = global_attn_indexes
+        if not isinstance(indexes, Sequence) or not all(isinstance(i, int) and -depth <= i < depth for i in indexes):
             raise ValueError(
-                f'`global_attn_indexes` is {global_attn_indexes}; stage 3 has the blocks 0 to {depth - 1}.'
+                f'`global_attn_indexes` is {indexes!r}; give a list of blocks of stage 3, which are 0 to {depth - 1}.'
             )
         sizes = [window_size] * depth
-        for i in global_attn_indexes:
+        for i in indexes:
             sizes[i] = 0
         blocks = [
             TransformerBlock(

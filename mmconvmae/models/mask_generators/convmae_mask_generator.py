@@ -1,9 +1,11 @@
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from mmconvmae.registry import TASK_UTILS
+from mmconvmae.utils import check_integer
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,9 @@ class ConvMAEMaskGenerator:
     """
 
     def __init__(self, mask_ratio: float = 0.75, cells_per_edge: int = 1, round_up: bool = False) -> None:
-        if not 0 < mask_ratio < 1:
-            raise ValueError(f'`mask_ratio` is {mask_ratio}; it must lie between 0 and 1, both excluded.')
+        if not isinstance(mask_ratio, Real) or not 0 < mask_ratio < 1:
+            raise ValueError(f'`mask_ratio` is {mask_ratio!r}; it must lie between 0 and 1, both excluded.')
+        check_integer('cells_per_edge', cells_per_edge)
         self.mask_ratio = mask_ratio
         self.cells_per_edge = cells_per_edge
         self.round_up = round_up

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 import torch.nn as nn
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mmconvmae.checkpoint import use_todays_decoder_names
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import check_choice, check_integer, check_number
 from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
 from ..layers import MultiScaleFusion, SinCosPositionEmbedding, take_blocks
@@ -67,15 +69,17 @@ class ConvMAEPretrainDecoder(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        for name, value in dict(embed_dims=embed_dims, depth=depth, num_heads=num_heads).items():
+            check_integer(f'{name} of the neck', value)
+        check_number('mlp_ratio of the neck', mlp_ratio, 1e-6)
+        check_choice('multi_scale of the neck', multi_scale, (False, True))
         if embed_dims % num_heads:
             raise ValueError(
                 f'The decoder width of {embed_dims} is not divisible by its {num_heads} heads; change `embed_dims` or '
                 '`num_heads` of the neck.'
             )
-        if depth < 1:
-            raise ValueError(f'The decoder has {depth} blocks; set `depth` of the neck to 1 or more.')
-        if not 0 < predict_ratio <= 1:
-            raise ValueError(f'`predict_ratio` of the neck is {predict_ratio}; it must be above 0 and at most 1.')
+        if not isinstance(predict_ratio, Real) or not 0 < predict_ratio <= 1:
+            raise ValueError(f'`predict_ratio` of the neck is {predict_ratio!r}; it must be above 0 and at most 1.')
         self.predict_ratio = predict_ratio
         norm_cfg = dict(type='LN', eps=1e-6)
         patch_size = math.prod(patch_sizes)

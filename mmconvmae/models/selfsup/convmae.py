@@ -7,6 +7,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mmconvmae.registry import MODELS, TASK_UTILS
+from mmconvmae.utils import check_config
 
 from ..mask_generators import ConvMAEMask
 
@@ -44,6 +45,11 @@ class ConvMAE(BaseSelfSupervisor):
         mask_generator: dict = dict(type='mmconvmae.ConvMAEMaskGenerator'),
         **kwargs,
     ) -> None:
+        check_config('backbone', backbone)
+        check_config('mask_generator', mask_generator)
+        for name, part in dict(neck=neck, head=head).items():
+            if part is not None:
+                check_config(name, part)
         if isinstance(backbone, dict):
             backbone = MODELS.build(backbone)
         if isinstance(neck, dict):
@@ -89,7 +95,12 @@ class ConvMAE(BaseSelfSupervisor):
 
         Returns:
             dict[str, Tensor]: ``loss``, a scalar.
+
+        Raises:
+            ValueError: Without neck or head.
         """
+        if self.neck is None or self.head is None:
+            raise ValueError('Pretraining needs a `neck` and a `head`, and the model has not both; give their configs.')
         mask = self.generate_mask(inputs)
         feats = self.backbone(inputs, mask)
         mask = mask.predict_share(self.neck.predict_ratio)

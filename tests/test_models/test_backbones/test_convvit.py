@@ -215,9 +215,17 @@ def test_image_that_the_stride_does_not_divide(model):
     ('change', 'message'),
     [
         (dict(arch='giant'), "`arch` is 'giant'; choose one of tiny, small, base, large, huge"),
-        (dict(arch=dict(embed_dims=(16, 24, 32))), 'it needs'),
+        (dict(arch=dict(embed_dims=(16, 24, 32))), 'name one of tiny, small, base, large, huge, or give a dict with'),
         (dict(num_heads=5), 'width of stage 3, 32, is not divisible by its 5 heads'),
         (dict(depths=(1, 2)), 'one value for each of the three stages'),
+        (dict(depths=(1, 2, 0)), r'`arch\.depths\[2\]` is 0; give a whole number of 1 or more'),
+        (dict(mlp_ratios=(2, float('nan'), 4)), r'`arch\.mlp_ratios\[1\]` is nan; give a number'),
+        (dict(arch=3), '`arch` is 3; name one of tiny'),
+        (dict(img_size=(64, 64, 64)), r'`img_size` is \(64, 64, 64\); give an edge, or height and width'),
+        (dict(in_channels='3'), "`in_channels` is '3'; give a whole number of 1 or more"),
+        (dict(drop_path_rate=20), '`drop_path_rate` is 20; give a number from 0 to 1'),
+        (dict(norm_cfg=dict(eps=1e-6)), '`norm_cfg` is .* without a `type`; name the module'),
+        (dict(out_indices=None), '`out_indices` is None; the stages are 0, 1 and 2'),
         (dict(out_type='cls_token'), "`out_type` is 'cls_token'; choose one of raw, featmap, avg_featmap"),
         (dict(out_indices=(0, 3)), 'the stages are 0, 1 and 2'),
         (dict(kernel_size=4), 'needs an odd edge'),
@@ -226,7 +234,10 @@ def test_image_that_the_stride_does_not_divide(model):
         (dict(img_size=100), 'The image is 100 x 100 pixels'),
         (dict(rel_pos='table'), "`rel_pos` is 'table'; choose one of None, shared, per_block, decomposed"),
         (dict(fourth_level='avg_pool'), "`fourth_level` is 'avg_pool'; choose one of None, max_pool, conv"),
-        (dict(global_attn_indexes=(0, 2)), r'`global_attn_indexes` is \(0, 2\); stage 3 has the blocks 0 to 1'),
+        (
+            dict(global_attn_indexes=(0, 2)),
+            r'`global_attn_indexes` is \(0, 2\); give a list of blocks of stage 3, which are 0 to 1',
+        ),
         (dict(fourth_level='conv', out_indices=4), '3 is there with a `fourth_level`'),
     ],
 )
@@ -286,5 +297,7 @@ def test_pretrained_weights_that_match_nothing(small_arch, tmp_path):
     torch.save(dict(state_dict={'other.weight': torch.zeros(1)}), tmp_path / 'other.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'), prefix='backbone.')
     model = ConvViT(small_arch, img_size=64, init_cfg=init_cfg)
-    with pytest.raises(AssertionError, match='is not in the pretrained model'):
+    with pytest.raises(
+        ValueError, match=r"other\.pth has no parameters whose names begin with 'backbone\.'.*; give the prefix"
+    ):
         model.init_weights()

@@ -48,7 +48,7 @@ def test_heads_that_do_not_divide_the_width():
 
 
 def test_decoder_without_blocks():
-    with pytest.raises(ValueError, match='The decoder has 0 blocks; set `depth`'):
+    with pytest.raises(ValueError, match='`depth of the neck` is 0; give a whole number of 1 or more'):
         ConvMAEPretrainDecoder(**ENCODER, depth=0)
 
 
