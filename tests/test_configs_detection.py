@@ -103,8 +103,21 @@ def test_vitdet_recipe():
     assert [block.attn.window_size for block in blocks] == [14, 0, 14, 14, 0, 14, 14, 0, 14, 14, 0]
     assert blocks[0].attn.rel_pos.rows.weight.shape == (27, 64)
     assert blocks[1].attn.rel_pos.rows.weight.shape == (127, 64)
-    scales = {group['param_name']: group['lr_scale'] for group in optimizer_of(config, model).param_groups}
+    assert model.backbone.stages[2].pos_embed.weight.shape == (1, 14 * 14, 768)
+    assert all(block.attn.pad_windows for block in blocks)
+    stages = model.backbone.stages
+    norms = [module for stage in stages[:2] for module in stage.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert sorted(norm.eps for norm in norms) == 8 * [1e-6] + 2 * [1e-5]  # of blocks, and of patch embeddings
+    groups = {group['param_name']: group for group in optimizer_of(config, model).param_groups}
+    scales = {name: group['lr_scale'] for name, group in groups.items()}
     assert scales['backbone.stages.0.patch_embed.projection.weight'] == pytest.approx(0.8**12)
+    assert scales['backbone.stages.1.blocks.1.ln1.weight'] == scales['backbone.stages.2.token_embed.bias']
+    assert scales['backbone.stages.2.token_embed.bias'] == pytest.approx(0.8**12)
+    assert scales['backbone.stages.2.blocks.0.attn.qkv.weight'] == pytest.approx(0.8**11)
+    assert scales['backbone.stages.2.pos_embed.weight'] == 1
+    spared = {name for name, group in groups.items() if group['weight_decay'] == 0}
+    assert 'backbone.stages.2.pos_embed.weight' in spared and 'backbone.stages.0.blocks.0.ln1.weight' in spared
+    assert not any(name.startswith(('neck', 'roi_head')) or 'rel_pos' in name for name in spared)
     assert scales['backbone.stages.2.blocks.10.ln1.weight'] == pytest.approx(0.8)
     assert scales['neck.levels.0.0.weight'] == scales['roi_head.mask_head.conv_logits.weight'] == 1
 

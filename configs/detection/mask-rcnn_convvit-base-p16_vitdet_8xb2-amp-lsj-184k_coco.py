@@ -6,6 +6,10 @@ model = dict(
         window_size=14,
         global_attn_indexes=(1, 4, 7, 10),
         rel_pos='decomposed',
+        # As in detectron2: padding takes part in attention, and the position embedding stays as it was pretrained.
+        pad_windows=True,
+        pretrain_img_size=224,
+        conv_norm_cfg=dict(type='LN', eps=1e-6),
         fourth_level=None,
         out_indices=2,
     ),
@@ -22,7 +26,8 @@ model = dict(
 
 train_dataloader = dict(batch_size=2, sampler=dict(type='InfiniteSampler'))
 
-# The learning rate falls by `layer_decay_rate` from each layer to the one before.
+# The learning rate falls by `layer_decay_rate` from each layer to the one before. As released, the position embedding
+# is of no layer, and the norms of pyramid and heads, which detectron2 does not take for norms, decay.
 optim_wrapper = dict(
     constructor='mmconvmae.LayerDecayOptimWrapperConstructor',
     optimizer=dict(lr=1e-4),
@@ -30,7 +35,12 @@ optim_wrapper = dict(
         _delete_=True,
         layer_decay_rate=0.8,
         norm_decay_mult=0.0,
-        custom_keys={'pos_embed': dict(decay_mult=0.0)},
+        full_rate_keys=('pos_embed',),
+        custom_keys={
+            'pos_embed': dict(decay_mult=0.0),
+            'neck': dict(decay_mult=1.0),
+            'roi_head': dict(decay_mult=1.0),
+        },
     ),
 )
 auto_scale_lr = dict(base_batch_size=16)

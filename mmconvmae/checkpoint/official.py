@@ -54,6 +54,8 @@ _BACKBONE = (
     ('blocks3.{}.gamma_1', 'backbone.stages.2.blocks.{}.attn.gamma1.weight'),
     ('blocks3.{}.gamma_2', 'backbone.stages.2.blocks.{}.ffn.gamma2.weight'),
     ('blocks3.{}.attn.relative_position_bias_table', 'backbone.stages.2.blocks.{}.attn.rel_pos.weight'),
+    ('blocks3.{}.attn.rel_pos_h', 'backbone.stages.2.blocks.{}.attn.rel_pos.rows.weight'),
+    ('blocks3.{}.attn.rel_pos_w', 'backbone.stages.2.blocks.{}.attn.rel_pos.columns.weight'),
     ('windowed_rel_pos_bias.relative_position_bias_table', 'backbone.stages.2.window_rel_pos.weight'),
     ('global_rel_pos_bias.relative_position_bias_table', 'backbone.stages.2.global_rel_pos.weight'),
     ('fpn.{}', 'backbone.fourth_level.{}'),
@@ -70,17 +72,32 @@ _PRETRAINING = (
     ('decoder_pred', 'neck.decoder_pred'),
 )
 _CLASSIFIER = (('fc_norm', 'backbone.norm2'), ('head', 'head.fc'))
-# Detectron2's Mask R-CNN, in which the authors trained their detector, and mmdet's.
-_MASK_RCNN = (
+# Detectron2's pyramids, in which the authors trained their detectors, and mmdet's and ours.
+_FPN = tuple(
+    pair
+    for i in range(4)
+    for theirs, ours in (('lateral', 'lateral'), ('output', 'fpn'))
+    for pair in (
+        (f'backbone.fpn_{theirs}{i + 2}', f'neck.{ours}_convs.{i}.conv'),
+        (f'backbone.fpn_{theirs}{i + 2}.norm', f'neck.{ours}_convs.{i}.bn'),
+    )
+)
+# At each level rescaling comes first, of so many modules, and then two convolutions.
+_SIMPLE_PYRAMID = (
+    *((f'backbone.simfp_2.{i}', f'neck.levels.0.{i}') for i in (0, 1, 3)),
+    ('backbone.simfp_3.0', 'neck.levels.1.0'),
     *(
         pair
-        for i in range(4)
-        for theirs, ours in (('lateral', 'lateral'), ('output', 'fpn'))
+        for level, rescaling in enumerate((4, 1, 0, 1))
+        for i in (rescaling, rescaling + 1)
         for pair in (
-            (f'backbone.fpn_{theirs}{i + 2}', f'neck.{ours}_convs.{i}.conv'),
-            (f'backbone.fpn_{theirs}{i + 2}.norm', f'neck.{ours}_convs.{i}.bn'),
+            (f'backbone.simfp_{level + 2}.{i}', f'neck.levels.{level}.{i}.conv'),
+            (f'backbone.simfp_{level + 2}.{i}.norm', f'neck.levels.{level}.{i}.ln'),
         )
     ),
+)
+# The heads of detectron2's Mask R-CNN and of mmdet's. Classes, anchors and box deltas have the same order in both.
+_HEADS = (
     ('proposal_generator.rpn_head.conv.conv{}', 'rpn_head.rpn_conv.{}.conv'),
     ('proposal_generator.rpn_head.objectness_logits', 'rpn_head.rpn_cls'),
     ('proposal_generator.rpn_head.anchor_deltas', 'rpn_head.rpn_reg'),
@@ -90,7 +107,7 @@ _MASK_RCNN = (
         for theirs, ours in (('box_head.conv', 'bbox_head.shared_convs'), ('mask_head.mask_fcn', 'mask_head.convs'))
         for pair in (
             (f'roi_heads.{theirs}{i + 1}', f'roi_head.{ours}.{i}.conv'),
-            (f'roi_heads.{theirs}{i + 1}.norm', f'roi_head.{ours}.{i}.bn'),
+            (f'roi_heads.{theirs}{i + 1}.norm', f'roi_head.{ours}.{i}.NORM'),
         )
     ),
     ('roi_heads.box_head.fc1', 'roi_head.bbox_head.shared_fcs.0'),
@@ -99,11 +116,19 @@ _MASK_RCNN = (
     ('roi_heads.mask_head.deconv', 'roi_head.mask_head.upsample'),
     ('roi_heads.mask_head.predictor', 'roi_head.mask_head.conv_logits'),
 )
+
+
+def _heads(norm: str) -> tuple[tuple[str, str], ...]:
+    """Names of the heads, whose norms mmdet calls by their kind."""
+    return tuple((theirs, ours.replace('NORM', norm)) for theirs, ours in _HEADS)
+
+
 # mmseg calls the heads of UperNet as it did when the authors used it.
 _UPERNET = (('decode_head.*', 'decode_head.*'), ('auxiliary_head.*', 'auxiliary_head.*'))
 # What else a checkpoint of each task holds, and where the authors have the backbone in it.
 _TASKS = (
-    ('backbone.bottom_up.', _MASK_RCNN),
+    ('backbone.bottom_up.', _FPN + _heads('bn')),
+    ('backbone.net.', _SIMPLE_PYRAMID + _heads('ln')),
     ('backbone.', _UPERNET),
     ('', _PRETRAINING + _CLASSIFIER),
 )
@@ -184,7 +209,8 @@ def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         ValueError: If it holds a name that no such model has.
     """
     heads = {name.split('.')[0] for name in state_dict}
-    prefix, others = _TASKS[0] if 'roi_head' in heads else _TASKS[1] if 'decode_head' in heads else _TASKS[2]
+    plain = any(name.startswith('neck.levels.') for name in state_dict)
+    prefix, others = _TASKS[plain if 'roi_head' in heads else 2 if 'decode_head' in heads else 3]
     # OpenMMLab's data preprocessors keep the pixel mean and deviation out of checkpoints, so all names are parameters.
     names = tuple((ours, theirs) for theirs, ours in _inside(prefix, '', _BACKBONE) + others)
     official = {}
@@ -274,6 +300,7 @@ def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> di
         config.update(layer_scale_init_value=1.0)
     tables = {name: value.shape for name, value in state_dict.items() if name.endswith('.attn.rel_pos.weight')}
     window = state_dict.get('backbone.stages.2.window_rel_pos.weight')
+    decomposed = {name: x.shape for name, x in state_dict.items() if name.endswith('.attn.rel_pos.rows.weight')}
     if tables:
         config.update(rel_pos='per_block')
         arch = dict(arch, num_heads=next(iter(tables.values()))[1])
@@ -281,6 +308,21 @@ def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> di
         if set(edges) != {grid}:
             config.update(window_size=next(edge for edge in edges if edge != grid))
             config.update(global_attn_indexes=tuple(i for i, edge in enumerate(edges) if edge == grid))
+    elif decomposed:
+        dims = next(iter(decomposed.values()))[1]
+        edges = [(rows + 1) // 2 for rows, _ in decomposed.values()]
+        usual = max(edges)
+        config.update(
+            arch=dict(arch, num_heads=arch['embed_dims'][2] // dims),
+            img_size=usual * math.prod(backbone['patch_sizes']),
+            pretrain_img_size=backbone['img_size'],
+            rel_pos='decomposed',
+            conv_norm_cfg=dict(type='LN', eps=1e-6),
+        )
+        if min(edges) != usual:
+            config.update(window_size=min(edges), pad_windows=True)
+            config.update(global_attn_indexes=tuple(i for i, edge in enumerate(edges) if edge == usual))
+        return dict(config, fourth_level=None, out_indices=2)
     elif window is not None:
         arch = dict(arch, num_heads=window.shape[1])
         config.update(

@@ -18,13 +18,13 @@ from ..layers import ConvStage, PositionEmbedding, TransformerStage, to_maps
 from .convvit_arch import ARCH_ZOO, parse_arch
 
 
-def _parse_size(img_size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of the usual image, from one edge or both."""
+def _parse_size(img_size: int | Sequence[int], name: str = 'img_size') -> tuple[int, int]:
+    """Height and width of an image, from one edge or both."""
     size = to_2tuple(img_size)
     if not isinstance(img_size, (int, Sequence)) or isinstance(img_size, str) or len(size) != 2:
-        raise ValueError(f'`img_size` is {img_size!r}; give an edge, or height and width, in pixels.')
+        raise ValueError(f'`{name}` is {img_size!r}; give an edge, or height and width, in pixels.')
     for edge in size:
-        check_integer('img_size', edge)
+        check_integer(name, edge)
     return size
 
 
@@ -47,6 +47,9 @@ class ConvViT(BaseBackbone):
             Defaults to 'base'.
         img_size (int | Sequence[int]): Height and width of the usual input, in pixels; the position embedding is made
             for it and resized for others. Defaults to 224.
+        pretrain_img_size (int | Sequence[int], optional): Height and width of the images that the position embedding
+            is made for, where these are not the usual input: it keeps their grid and is resized in each forward pass,
+            as in the released ViTDet detector. Defaults to None: ``img_size``.
         patch_sizes (Sequence[int]): Edge of the patches that open each stage, in positions of the stage before. Their
             product is the total stride. Defaults to (4, 2, 2).
         in_channels (int): Number of image channels. Defaults to 3.
@@ -62,6 +65,8 @@ class ConvViT(BaseBackbone):
             - ``'decomposed'``: vectors for rows and for columns in each block, as in ViTDet.
 
             Tables of global blocks are made for ``img_size`` and resized for others. Defaults to None.
+        pad_windows (bool): Whether windows at the lower and right edge are padded with tokens of zeros that take part
+            in attention, as in detectron2 and so in the released ViTDet detector. Defaults to False.
         layer_scale_init_value (float): Initial value of a learnable scale for each channel of both residual branches in
             stage 3; 0 for none. Defaults to 0.
         fourth_level (str, optional): A level of twice the total stride after stage 3.
@@ -84,6 +89,7 @@ class ConvViT(BaseBackbone):
             all stages. Defaults to 0.
         norm_cfg (dict): Norm layer of stage 3's blocks and of ``'avg_featmap'``. Defaults to
             ``dict(type='LN', eps=1e-6)``.
+        conv_norm_cfg (dict): Norm layers of the convolution blocks. Defaults to ``dict(type='LN', eps=1e-5)``.
         frozen_stages (int): Number of stages, from the first, that stay as they are: no gradient, always in eval mode.
             With 3 everything is frozen. Defaults to -1, none.
         with_cp (bool): Whether blocks are computed again in the backward pass, to save memory. Defaults to False.
@@ -108,12 +114,14 @@ class ConvViT(BaseBackbone):
         self,
         arch: str | dict = 'base',
         img_size: int | Sequence[int] = 224,
+        pretrain_img_size: int | Sequence[int] | None = None,
         patch_sizes: Sequence[int] = (4, 2, 2),
         in_channels: int = 3,
         kernel_size: int = 5,
         window_size: int = 0,
         global_attn_indexes: Sequence[int] = (),
         rel_pos: str | None = None,
+        pad_windows: bool = False,
         layer_scale_init_value: float = 0.0,
         fourth_level: str | None = None,
         fourth_level_norm_cfg: dict = dict(type='SyncBN'),
@@ -121,6 +129,7 @@ class ConvViT(BaseBackbone):
         out_type: str = 'avg_featmap',
         drop_path_rate: float = 0.0,
         norm_cfg: dict = dict(type='LN', eps=1e-6),
+        conv_norm_cfg: dict = dict(type='LN', eps=1e-5),
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -134,6 +143,8 @@ class ConvViT(BaseBackbone):
         check_number('layer_scale_init_value', layer_scale_init_value)
         check_number('drop_path_rate', drop_path_rate, 0, 1)
         check_config('norm_cfg', norm_cfg)
+        check_config('conv_norm_cfg', conv_norm_cfg)
+        check_choice('pad_windows', pad_windows, (False, True))
         check_choice('rel_pos', rel_pos, self.REL_POS)
         check_choice('fourth_level', fourth_level, self.FOURTH_LEVELS)
         check_choice('out_type', out_type, self.OUT_TYPES)
@@ -159,17 +170,22 @@ class ConvViT(BaseBackbone):
             )
             for i in range(3)
         ]
-        kernel = dict(kernel_size=kernel_size, temporal_kernel_size=self.temporal_kernel_size)
+        conv = dict(kernel_size=kernel_size, temporal_kernel_size=self.temporal_kernel_size, norm_cfg=conv_norm_cfg)
+        grid = pos_grid = self._get_grid(*self._usual_size)
+        if pretrain_img_size is not None:
+            pos_grid = self._get_grid(*_parse_size(pretrain_img_size, 'pretrain_img_size'))
         self.stages = nn.ModuleList(
             (
-                ConvStage(**kernel, **settings[0]),
-                ConvStage(**kernel, **settings[1]),
+                ConvStage(**conv, **settings[0]),
+                ConvStage(**conv, **settings[1]),
                 TransformerStage(
                     num_heads=arch['num_heads'],
-                    pos_embed=self.pos_embed_type(self._get_grid(*self._usual_size), self.embed_dims[2]),
+                    grid=grid,
+                    pos_embed=self.pos_embed_type(pos_grid, self.embed_dims[2]),
                     window_size=window_size,
                     global_attn_indexes=global_attn_indexes,
                     rel_pos=rel_pos,
+                    pad_windows=pad_windows,
                     layer_scale_init_value=layer_scale_init_value,
                     norm_cfg=norm_cfg,
                     **settings[2],

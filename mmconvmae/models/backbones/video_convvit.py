@@ -32,7 +32,7 @@ class VideoConvViT(ConvViT):
         ValueError: If an argument is not one of the above.
     """
 
-    IMAGES_ALONE = ('window_size', 'global_attn_indexes', 'rel_pos', 'fourth_level')
+    IMAGES_ALONE = ('pretrain_img_size', 'window_size', 'global_attn_indexes', 'rel_pos', 'pad_windows', 'fourth_level')
 
     def __init__(
         self, *args, num_frames: int = 16, tubelet_size: int = 2, temporal_kernel_size: int = 5, **kwargs

@@ -67,6 +67,46 @@ def test_equals_loops_over_windows_and_positions(grid, window_size, rel_pos):
         torch.testing.assert_close(g, e)
 
 
+def partitioned(attention, x, grid, size):
+    """Attention in windows of a map that is padded with zeros, as detectron2 has it, in float64."""
+    height, width = grid
+    rows, columns = -(-height // size), -(-width // size)
+    padded = x.new_zeros(len(x), rows * size, columns * size, DIMS)
+    padded[:, :height, :width] = x.view(len(x), height, width, DIMS)
+    out = torch.zeros_like(padded)
+    offsets = torch.arange(size)[:, None] - torch.arange(size) + size - 1
+    by_row, by_column = (axis.weight[offsets] for axis in (attention.rel_pos.rows, attention.rel_pos.columns))
+    for row in range(rows):
+        for column in range(columns):
+            place = (slice(None), slice(row * size, row * size + size), slice(column * size, column * size + size))
+            q, k, v = attention.qkv(padded[place]).view(len(x), size, size, 3, HEADS, -1).unbind(3)
+            scores = torch.einsum('byxhd,bijhd->bhyxij', q, k) * (DIMS // HEADS) ** -0.5
+            scores += torch.einsum('byxhd,yid->bhyxi', q, by_row)[..., None]
+            scores += torch.einsum('byxhd,xjd->bhyxj', q, by_column)[..., None, :]
+            weights = scores.flatten(4).softmax(-1).view_as(scores)
+            out[place] = attention.proj(torch.einsum('bhyxij,bijhd->byxhd', weights, v).flatten(3))
+    return out[:, :height, :width].flatten(1, 2)
+
+
+@pytest.mark.parametrize(('grid', 'size'), [((64, 64), 14), ((6, 3), 3), ((5, 7), 3), ((2, 8), 3), ((2, 2), 3)])
+def test_padding_takes_part_in_attention(grid, size):
+    attention = WindowAttention(
+        DIMS, HEADS, size, DecomposedRelativePosition((size, size), DIMS // HEADS), pad_windows=True
+    )
+    randomise(attention)
+    x = torch.randn(2, grid[0] * grid[1], DIMS, dtype=torch.double)
+    out, expected = attention(x, grid), partitioned(attention, x, grid, size)
+    torch.testing.assert_close(out, expected)
+    parameters = list(attention.parameters())
+    upstream = torch.randn_like(out)
+    for g, e in zip(
+        torch.autograd.grad(out, parameters, upstream), torch.autograd.grad(expected, parameters, upstream)
+    ):
+        torch.testing.assert_close(g, e)
+    attention.pad_windows = False
+    assert torch.allclose(attention(x, grid), out) == (grid[0] % size == grid[1] % size == 0)
+
+
 @pytest.mark.parametrize('make', [RelativePositionBias, DecomposedRelativePosition])
 def test_zero_at_the_start(make):
     assert all(not parameter.any() for parameter in make((3, 4), 5).parameters())
