@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -168,7 +169,7 @@ class Contender:
     def step(self) -> None:
         """Take one training step and wait for it."""
         dtype = getattr(torch, self.args.dtype)
-        with torch.autocast(self.args.device, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(self.args.device, dtype) if dtype != torch.float32 else nullcontext():
             loss = self.model.loss(self.images, None)['loss']
         loss.backward()
         if self.optimizer is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
@@ -91,6 +92,7 @@ def write(args: argparse.Namespace, points: list[tuple[int, float, float]], seco
 
 def main() -> None:
     args = parse_args()
+    MMLogger.get_instance('mmengine', log_level='WARNING')  # each parameter's initial values are news to it
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     model = MODELS.build(
