@@ -1,13 +1,17 @@
 _base_ = './mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
+# The form that the authors released, in detectron2; tools/model_converters/convmae_official.py converts its checkpoint.
 norm_cfg = dict(type='mmpretrain.LN2d', eps=1e-6)
 model = dict(
     backbone=dict(
+        pretrain_img_size=224,
         window_size=14,
         global_attn_indexes=(1, 4, 7, 10),
+        pad_windows=True,
         rel_pos='decomposed',
         fourth_level=None,
         out_indices=2,
+        conv_norm_cfg=dict(type='LN', eps=1e-6),
     ),
     neck=dict(
         _delete_=True,
@@ -30,7 +34,13 @@ optim_wrapper = dict(
         _delete_=True,
         layer_decay_rate=0.8,
         norm_decay_mult=0.0,
-        custom_keys={'pos_embed': dict(decay_mult=0.0)},
+        custom_keys={
+            # in no layer
+            'pos_embed': dict(lr_mult=1.0, decay_mult=0.0),
+            # Detectron2 does not take the norms of pyramid and heads for norms.
+            'neck.': dict(decay_mult=1.0),
+            'roi_head.': dict(decay_mult=1.0),
+        },
     ),
 )
 auto_scale_lr = dict(base_batch_size=16)

@@ -13,7 +13,8 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
 
     mmpretrain asks the whole model for the depth of a parameter, which only its own models know; this asks the
     backbone, for which everything outside of it is of the last layer and has the full learning rate. Arguments and
-    ``paramwise_cfg`` are mmpretrain's.
+    ``paramwise_cfg`` are mmpretrain's, but ``lr_mult`` of ``custom_keys`` counts, as in mmengine: what has one is in no
+    layer, and its learning rate is the base one times ``lr_mult``.
 
     Raises:
         TypeError: If the model has no backbone with a ``get_layer_depth``.
@@ -45,4 +46,8 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
                     '`mmconvmae.ConvViT`, or leave `optim_wrapper.constructor` out.'
                 )
             get_layer_depth = partial(backbone.get_layer_depth, prefix='backbone.')
+        first = len(params)
         super().add_params(params, module, prefix, get_layer_depth, **kwargs)
+        for group in params[first:]:
+            if 'lr_mult' in group:
+                group.update(lr=self.base_lr * group['lr_mult'], lr_scale=group['lr_mult'])

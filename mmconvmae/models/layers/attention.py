@@ -10,23 +10,33 @@ from .relative_position import DecomposedBias, TableBias
 class WindowAttention(MultiheadAttention):
     """Multi-head attention over a whole map or within windows, with relative positions or without.
 
-    A window at the lower or right edge is as large as what is left of the map: the result is that of a padded window
-    in which padding is masked, for less work.
+    By default, a window at the lower or right edge is as large as what is left of the map: the result is that of a
+    padded window in which padding is masked, for less work.
 
     Args:
         embed_dims (int): Number of channels.
         num_heads (int): Number of heads.
         window_size (int): Edge of the windows, in tokens; 0 for attention over the whole map. Defaults to 0.
         rel_pos (BaseModule, optional): Relative positions of this layer alone. Defaults to None.
+        pad_windows (bool): Whether the map is padded below and to the right, with tokens of zeros, until the windows
+            divide it, and padding is attended to, as in detectron2's ViTDet. As keys and values, padded tokens are the
+            bias of ``qkv``. Defaults to False.
         **kwargs: Arguments of mmpretrain's ``MultiheadAttention``.
     """
 
     def __init__(
-        self, embed_dims: int, num_heads: int, window_size: int = 0, rel_pos: BaseModule | None = None, **kwargs
+        self,
+        embed_dims: int,
+        num_heads: int,
+        window_size: int = 0,
+        rel_pos: BaseModule | None = None,
+        pad_windows: bool = False,
+        **kwargs,
     ) -> None:
         super().__init__(embed_dims, num_heads, **kwargs)
         self.window_size = window_size
         self.rel_pos = rel_pos
+        self.pad_windows = pad_windows
 
     def forward(self, x: Tensor, grid: tuple[int, int], positions: TableBias | DecomposedBias | None = None) -> Tensor:
         """Attend.
@@ -43,12 +53,19 @@ class WindowAttention(MultiheadAttention):
         window = (self.window_size, self.window_size) if self.window_size else grid
         if self.rel_pos is not None:
             positions = self.rel_pos(window)
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dims))  # (B, H * W, 3, heads, head_dims)
         if self.window_size:
-            x = self._attend_in_windows(qkv.unflatten(1, grid), positions).flatten(1, 2)
+            x = x.unflatten(1, grid)
+            if self.pad_windows:
+                bottom, right = (-length % self.window_size for length in grid)
+                x = F.pad(x, (0, 0, 0, right, 0, bottom))
+            x = self._attend_in_windows(self._to_qkv(x), positions)[:, : grid[0], : grid[1]].flatten(1, 2)
         else:
-            x = self._attend(qkv, grid, positions)
+            x = self._attend(self._to_qkv(x), grid, positions)
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
+
+    def _to_qkv(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of tokens of shape (\\*, C), shape (\\*, 3, heads, head_dims)."""
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dims))
 
     def _attend_in_windows(self, qkv: Tensor, positions: TableBias | DecomposedBias | None) -> Tensor:
         """Attend within the windows of a map.

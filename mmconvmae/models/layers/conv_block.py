@@ -1,5 +1,6 @@
 import torch.nn as nn
 from mmcv.cnn.bricks import DropPath
+from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor
 
 from .patch_embed import PatchConv2d
@@ -16,6 +17,7 @@ class ConvBlock(nn.Module):
         temporal_kernel_size (int, optional): Length of the depthwise kernel in time, odd, for maps with a time axis.
             Defaults to None: there is no time axis.
         drop_path_rate (float): Stochastic depth rate of both residual branches. Defaults to 0.
+        norm_cfg (dict): Norm layers. Defaults to ``dict(type='LN', eps=1e-5)``.
     """
 
     def __init__(
@@ -25,17 +27,18 @@ class ConvBlock(nn.Module):
         kernel_size: int = 5,
         temporal_kernel_size: int | None = None,
         drop_path_rate: float = 0.0,
+        norm_cfg: dict = dict(type='LN', eps=1e-5),
     ) -> None:
         super().__init__()
         hidden_dims = round(embed_dims * mlp_ratio)
-        self.ln1 = nn.LayerNorm(embed_dims, eps=1e-5)
+        self.ln1 = build_norm_layer(norm_cfg, embed_dims)
         self.conv1 = PatchConv2d(embed_dims, embed_dims)
         if temporal_kernel_size is None:
             self.depthwise_conv = DepthwiseConv2d(embed_dims, kernel_size)
         else:
             self.depthwise_conv = DepthwiseConv3d(embed_dims, kernel_size, temporal_kernel_size)
         self.conv2 = PatchConv2d(embed_dims, embed_dims)
-        self.ln2 = nn.LayerNorm(embed_dims, eps=1e-5)
+        self.ln2 = build_norm_layer(norm_cfg, embed_dims)
         self.ffn = nn.Sequential(PatchConv2d(embed_dims, hidden_dims), nn.GELU(), PatchConv2d(hidden_dims, embed_dims))
         self.drop_path = DropPath(drop_path_rate)
 

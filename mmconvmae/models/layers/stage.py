@@ -48,6 +48,7 @@ class ConvStage(Stage):
         mlp_ratio (float): See :class:`ConvBlock`.
         kernel_size (int): See :class:`ConvBlock`.
         temporal_kernel_size (int, optional): See :class:`ConvBlock`.
+        norm_cfg (dict): See :class:`ConvBlock`.
         with_cp (bool): See :class:`Stage`.
     """
 
@@ -63,9 +64,13 @@ class ConvStage(Stage):
         mlp_ratio: float,
         kernel_size: int,
         temporal_kernel_size: int | None,
+        norm_cfg: dict,
         with_cp: bool,
     ) -> None:
-        blocks = [ConvBlock(embed_dims, mlp_ratio, kernel_size, temporal_kernel_size, rate) for rate in drop_path_rates]
+        blocks = [
+            ConvBlock(embed_dims, mlp_ratio, kernel_size, temporal_kernel_size, rate, norm_cfg)
+            for rate in drop_path_rates
+        ]
         super().__init__(PatchEmbed(in_channels, embed_dims, patch_size), blocks, with_cp)
         self.patch_size = patch_size
         self.hidden_dims = round(embed_dims * mlp_ratio)
@@ -113,9 +118,12 @@ class TransformerStage(Stage):
         drop_path_rates (Sequence[float]): Stochastic depth rate of each block.
         mlp_ratio (float): See :class:`TransformerBlock`.
         num_heads (int): Number of attention heads.
-        pos_embed (GridEmbedding): The position embedding. Relative positions of global blocks are made for its grid.
+        pos_embed (GridEmbedding): The position embedding.
+        grid (tuple[int, ...]): Rows and columns of tokens of the usual input, for which relative positions of global
+            blocks are made; of clips, time slots, rows and columns.
         window_size (int): Edge of the windows that attention is confined to, in tokens; 0 for none.
         global_attn_indexes (Sequence[int]): Blocks, from 0 or negative from the end, that attend globally nevertheless.
+        pad_windows (bool): See :class:`WindowAttention`.
         rel_pos (str, optional): 'shared', 'per_block' or 'decomposed' relative positions.
         layer_scale_init_value (float): See :class:`TransformerBlock`.
         norm_cfg (dict): See :class:`TransformerBlock`.
@@ -134,15 +142,17 @@ class TransformerStage(Stage):
         mlp_ratio: float,
         num_heads: int,
         pos_embed: GridEmbedding,
+        grid: tuple[int, ...],
         window_size: int,
         global_attn_indexes: Sequence[int],
+        pad_windows: bool,
         rel_pos: str | None,
         layer_scale_init_value: float,
         norm_cfg: dict,
         with_cp: bool,
     ) -> None:
         def positions(size: int) -> nn.Module:
-            window = (size, size) if size else pos_embed.grid
+            window = (size, size) if size else grid
             if rel_pos == 'decomposed':
                 return DecomposedRelativePosition(window, embed_dims // num_heads)
             return RelativePositionBias(window, num_heads)
@@ -162,6 +172,7 @@ class TransformerStage(Stage):
                 mlp_ratio,
                 window_size=size,
                 rel_pos=positions(size) if rel_pos in ('per_block', 'decomposed') else None,
+                pad_windows=pad_windows,
                 layer_scale_init_value=layer_scale_init_value,
                 drop_path_rate=rate,
                 norm_cfg=norm_cfg,

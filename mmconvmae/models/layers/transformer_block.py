@@ -16,6 +16,7 @@ class TransformerBlock(BaseModule):
         mlp_ratio (float): Width of the hidden layer of the MLP, as a multiple of ``embed_dims``. Defaults to 4.
         window_size (int): See :class:`WindowAttention`. Defaults to 0.
         rel_pos (BaseModule, optional): See :class:`WindowAttention`. Defaults to None.
+        pad_windows (bool): See :class:`WindowAttention`. Defaults to False.
         layer_scale_init_value (float): Initial value of a learnable scale for each channel of both residual branches;
             0 for none. Defaults to 0.
         drop_path_rate (float): Stochastic depth rate of both residual branches. Defaults to 0.
@@ -29,6 +30,7 @@ class TransformerBlock(BaseModule):
         mlp_ratio: float = 4,
         window_size: int = 0,
         rel_pos: BaseModule | None = None,
+        pad_windows: bool = False,
         layer_scale_init_value: float = 0.0,
         drop_path_rate: float = 0.0,
         norm_cfg: dict = dict(type='LN', eps=1e-6),
@@ -39,7 +41,7 @@ class TransformerBlock(BaseModule):
             layer_scale_init_value=layer_scale_init_value,
         )
         self.ln1 = build_norm_layer(norm_cfg, embed_dims)
-        self.attn = WindowAttention(embed_dims, num_heads, window_size, rel_pos, **branch)
+        self.attn = WindowAttention(embed_dims, num_heads, window_size, rel_pos, pad_windows, **branch)
         self.ln2 = build_norm_layer(norm_cfg, embed_dims)
         self.ffn = FFN(embed_dims, round(embed_dims * mlp_ratio), act_cfg=dict(type='GELU'), **branch)
 
