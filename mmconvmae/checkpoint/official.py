@@ -79,8 +79,8 @@ def _conv_module(theirs: str, ours: str, norm: str) -> tuple[tuple[str, str], ..
     return (theirs, f'{ours}.conv'), (f'{theirs}.norm', f'{ours}.{norm}')
 
 
-# Detectron2's Mask R-CNN, in which the authors trained their detectors, and mmdet's. Both have the same order of classes
-# (background last), of anchors, of a box's four numbers and of what the linear layer takes (channel, row, column).
+# Detectron2's Mask R-CNN, in which the authors trained their detectors, and mmdet's. Both have the same order of
+# classes (background last), anchors, a box's four numbers, and channels, rows and columns before the linear layer.
 _FPN = tuple(
     pair
     for i in range(4)

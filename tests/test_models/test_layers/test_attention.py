@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from reference import window_attention
+from reference_detectron2 import Attention, in_windows
 
 from mmconvmae.models.layers import (
     DecomposedRelativePosition,
@@ -65,6 +66,50 @@ def test_equals_loops_over_windows_and_positions(grid, window_size, rel_pos):
         torch.autograd.grad(ours, parameters, upstream), torch.autograd.grad(expected, parameters, upstream)
     ):
         torch.testing.assert_close(g, e)
+
+
+# Windows that divide the grid, that do not, and that are larger; the last is the released detector's.
+@pytest.mark.parametrize(
+    ('images', 'grid', 'size'),
+    [(2, (6, 3), 3), (2, (5, 7), 3), (2, (3, 8), 3), (2, (2, 4), 3), (2, (2, 2), 3), (1, (64, 64), 14)],
+)
+def test_padded_windows_equal_detectron2(images, grid, size):
+    theirs = randomise(Attention(DIMS, HEADS, size))
+    ours = WindowAttention(
+        DIMS, HEADS, size, DecomposedRelativePosition((size, size), DIMS // HEADS), pad_windows=True
+    ).double()
+    pairs = {
+        'qkv.weight': theirs.qkv.weight,
+        'qkv.bias': theirs.qkv.bias,
+        'proj.weight': theirs.proj.weight,
+        'proj.bias': theirs.proj.bias,
+        'rel_pos.rows.weight': theirs.rel_pos_h,
+        'rel_pos.columns.weight': theirs.rel_pos_w,
+    }
+    ours.load_state_dict(pairs)
+    x = torch.randn(images, grid[0] * grid[1], DIMS, dtype=torch.double)
+    out, expected = ours(x, grid), in_windows(x.unflatten(1, grid), size, theirs).flatten(1, 2)
+    torch.testing.assert_close(out, expected)
+    upstream = torch.randn_like(out)
+    parameters = dict(ours.named_parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(out, [parameters[name] for name in pairs], upstream),
+        torch.autograd.grad(expected, list(pairs.values()), upstream),
+    )
+    # What padding changes: nothing where there is none, and else the windows at the lower and right edge alone.
+    ours.pad_windows = False
+    touched = ((ours(x, grid) - out).abs().amax((0, 2)) > 1e-9).view(grid)
+    edge = [length // size * size for length in grid]
+    assert touched[edge[0] :].all() and touched[:, edge[1] :].all() and not touched[: edge[0], : edge[1]].any()
+
+
+def test_padded_windows_with_tables():
+    """Padding is attended to with the biases of where it lies, as real tokens of zeros would be."""
+    attention = randomise(WindowAttention(DIMS, HEADS, 3, RelativePositionBias((3, 3), HEADS), pad_windows=True))
+    x = torch.randn(2, 4, 5, DIMS, dtype=torch.double)
+    whole = torch.nn.functional.pad(x, (0, 0, 0, 1, 0, 2))
+    expected = attention(whole.flatten(1, 2), (6, 6)).unflatten(1, (6, 6))[:, :4, :5]
+    torch.testing.assert_close(attention(x.flatten(1, 2), (4, 5)), expected.flatten(1, 2))
 
 
 @pytest.mark.parametrize('make', [RelativePositionBias, DecomposedRelativePosition])
