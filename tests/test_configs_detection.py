@@ -1,6 +1,7 @@
 """The configs of detection: mmdet's models, data sets and losses with our backbone."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from helpers import build_on_meta, load, names_in, optimizer_of, save_backbone
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
+from mmconvmae.checkpoint import to_official
 from mmconvmae.registry import MODELS
 from mmconvmae.utils import count_parameters
 
@@ -103,23 +105,35 @@ def test_vitdet_recipe():
     assert [block.attn.window_size for block in blocks] == [14, 0, 14, 14, 0, 14, 14, 0, 14, 14, 0]
     assert blocks[0].attn.rel_pos.rows.weight.shape == (27, 64)
     assert blocks[1].attn.rel_pos.rows.weight.shape == (127, 64)
-    assert model.backbone.stages[2].pos_embed.weight.shape == (1, 14 * 14, 768)
     assert all(block.attn.pad_windows for block in blocks)
-    stages = model.backbone.stages
-    norms = [module for stage in stages[:2] for module in stage.modules() if isinstance(module, torch.nn.LayerNorm)]
-    assert sorted(norm.eps for norm in norms) == 8 * [1e-6] + 2 * [1e-5]  # of blocks, and of patch embeddings
-    groups = {group['param_name']: group for group in optimizer_of(config, model).param_groups}
-    scales = {name: group['lr_scale'] for name, group in groups.items()}
-    assert scales['backbone.stages.0.patch_embed.projection.weight'] == pytest.approx(0.8**12)
-    assert scales['backbone.stages.1.blocks.1.ln1.weight'] == scales['backbone.stages.2.token_embed.bias']
-    assert scales['backbone.stages.2.token_embed.bias'] == pytest.approx(0.8**12)
-    assert scales['backbone.stages.2.blocks.0.attn.qkv.weight'] == pytest.approx(0.8**11)
-    assert scales['backbone.stages.2.pos_embed.weight'] == 1
-    spared = {name for name, group in groups.items() if group['weight_decay'] == 0}
-    assert 'backbone.stages.2.pos_embed.weight' in spared and 'backbone.stages.0.blocks.0.ln1.weight' in spared
-    assert not any(name.startswith(('neck', 'roi_head')) or 'rel_pos' in name for name in spared)
-    assert scales['backbone.stages.2.blocks.10.ln1.weight'] == pytest.approx(0.8)
-    assert scales['neck.levels.0.0.weight'] == scales['roi_head.mask_head.conv_logits.weight'] == 1
+    assert model.backbone.stages[2].pos_embed.weight.shape == (1, 14 * 14, 768)
+    assert {name for name, _ in model.backbone.named_children()} == {'stages'}  # no norm and no level after them
+    for stage in model.backbone.stages:
+        assert stage.patch_embed.norm.eps == 1e-5
+        assert {norm.eps for block in stage.blocks for norm in (block.ln1, block.ln2)} == {1e-6}
+    convs = [*model.roi_head.bbox_head.shared_convs, *model.roi_head.mask_head.convs]
+    assert {conv.norm.eps for conv in convs} == {1e-6} and all(conv.conv.bias is None for conv in convs)
+    assert count_parameters(model) == 109_700_272
+
+
+def test_vitdet_groups_are_those_of_the_released_code():
+    """By the rules there, on the names there."""
+    config = load(VITDET)
+    model = build_on_meta(config)
+    groups = {id(group['params'][0]): group for group in optimizer_of(config, model).param_groups}
+    official = to_official(dict(model.named_parameters()))
+    assert len(groups) == len(official)
+    for name, parameter in official.items():
+        layer = 12
+        if re.search(r'\.(patch_embed\d|blocks[12])\.', name):
+            layer = 0
+        elif block := re.search(r'\.blocks3\.(\d+)\.', name):
+            layer = int(block[1]) + 1
+        # Norms of PyTorch are told from weights, and those of detectron2 in the pyramid and the heads are not.
+        spared = name == 'backbone.net.pos_embed' or re.fullmatch(r'backbone\.net\..*\.norm\d?\.(weight|bias)', name)
+        group = groups[id(parameter)]
+        assert group['lr'] == pytest.approx(1e-4 * 0.8 ** (12 - layer)), name
+        assert group['weight_decay'] == (0 if spared else 0.1), name
 
 
 def test_a_step_and_a_prediction_from_files(small):

@@ -1,17 +1,17 @@
 _base_ = './mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
+# The form that the authors released, in detectron2; tools/model_converters/convmae_official.py converts its checkpoint.
 norm_cfg = dict(type='mmpretrain.LN2d', eps=1e-6)
 model = dict(
     backbone=dict(
+        pretrain_img_size=224,
         window_size=14,
         global_attn_indexes=(1, 4, 7, 10),
-        rel_pos='decomposed',
-        # As in detectron2: padding takes part in attention, and the position embedding stays as it was pretrained.
         pad_windows=True,
-        pretrain_img_size=224,
-        conv_norm_cfg=dict(type='LN', eps=1e-6),
+        rel_pos='decomposed',
         fourth_level=None,
         out_indices=2,
+        conv_norm_cfg=dict(type='LN', eps=1e-6),
     ),
     neck=dict(
         _delete_=True,
@@ -26,8 +26,7 @@ model = dict(
 
 train_dataloader = dict(batch_size=2, sampler=dict(type='InfiniteSampler'))
 
-# The learning rate falls by `layer_decay_rate` from each layer to the one before. As released, the position embedding
-# is of no layer, and the norms of pyramid and heads, which detectron2 does not take for norms, decay.
+# The learning rate falls by `layer_decay_rate` from each layer to the one before.
 optim_wrapper = dict(
     constructor='mmconvmae.LayerDecayOptimWrapperConstructor',
     optimizer=dict(lr=1e-4),
@@ -35,11 +34,12 @@ optim_wrapper = dict(
         _delete_=True,
         layer_decay_rate=0.8,
         norm_decay_mult=0.0,
-        full_rate_keys=('pos_embed',),
         custom_keys={
-            'pos_embed': dict(decay_mult=0.0),
-            'neck': dict(decay_mult=1.0),
-            'roi_head': dict(decay_mult=1.0),
+            # in no layer
+            'pos_embed': dict(lr_mult=1.0, decay_mult=0.0),
+            # Detectron2 does not take the norms of pyramid and heads for norms.
+            'neck.': dict(decay_mult=1.0),
+            'roi_head.': dict(decay_mult=1.0),
         },
     ),
 )

@@ -22,11 +22,13 @@ from mmconvmae.utils import find_types
 ARCHITECTURE = (
     'arch',
     'img_size',
+    'pretrain_img_size',
     'patch_sizes',
     'in_channels',
     'kernel_size',
     'window_size',
     'global_attn_indexes',
+    'pad_windows',
     'rel_pos',
     'layer_scale_init_value',
 )
@@ -203,9 +205,10 @@ def _build(config: dict, num_heads: int | None, overrides: dict) -> ConvViT:
     """Build a backbone with the architecture of a config."""
     # The class and these arguments alone: a config out of a checkpoint may name anything as a type.
     arguments = {name: config[name] for name in ARCHITECTURE if name in config}
-    norm_cfg = config.get('norm_cfg')
-    if isinstance(norm_cfg, dict) and norm_cfg.get('type') == 'LN':
-        arguments['norm_cfg'] = norm_cfg
+    for name in ('norm_cfg', 'conv_norm_cfg'):
+        norm_cfg = config.get(name)
+        if isinstance(norm_cfg, dict) and norm_cfg.get('type') == 'LN':
+            arguments[name] = norm_cfg
     arch = arguments.get('arch', 'base')
     if isinstance(arch, str):
         arch = parse_arch(arch)

@@ -72,44 +72,39 @@ _PRETRAINING = (
     ('decoder_pred', 'neck.decoder_pred'),
 )
 _CLASSIFIER = (('fc_norm', 'backbone.norm2'), ('head', 'head.fc'))
-# Detectron2's pyramids, in which the authors trained their detectors, and mmdet's and ours.
+
+
+def _conv_module(theirs: str, ours: str, norm: str) -> tuple[tuple[str, str], ...]:
+    """Names in a convolution of detectron2, which has its norm inside, and in mmcv's ``ConvModule``."""
+    return (theirs, f'{ours}.conv'), (f'{theirs}.norm', f'{ours}.{norm}')
+
+
+# Detectron2's Mask R-CNN, in which the authors trained their detectors, and mmdet's. Both have the same order of
+# classes (background last), anchors, a box's four numbers, and channels, rows and columns before the linear layer.
 _FPN = tuple(
     pair
     for i in range(4)
     for theirs, ours in (('lateral', 'lateral'), ('output', 'fpn'))
-    for pair in (
-        (f'backbone.fpn_{theirs}{i + 2}', f'neck.{ours}_convs.{i}.conv'),
-        (f'backbone.fpn_{theirs}{i + 2}.norm', f'neck.{ours}_convs.{i}.bn'),
-    )
+    for pair in _conv_module(f'backbone.fpn_{theirs}{i + 2}', f'neck.{ours}_convs.{i}', 'bn')
 )
-# At each level rescaling comes first, of so many modules, and then two convolutions.
-_SIMPLE_PYRAMID = (
-    *((f'backbone.simfp_2.{i}', f'neck.levels.0.{i}') for i in (0, 1, 3)),
-    ('backbone.simfp_3.0', 'neck.levels.1.0'),
+_SIMPLE_FEATURE_PYRAMID = (
+    *(
+        (f'backbone.simfp_{i + 2}.{layer}', f'neck.levels.{i}.{layer}')
+        for i, layers in enumerate(((0, 1, 3), (0,)))
+        for layer in layers
+    ),
+    # two convolutions after what brings the map to a level's stride
     *(
         pair
-        for level, rescaling in enumerate((4, 1, 0, 1))
-        for i in (rescaling, rescaling + 1)
-        for pair in (
-            (f'backbone.simfp_{level + 2}.{i}', f'neck.levels.{level}.{i}.conv'),
-            (f'backbone.simfp_{level + 2}.{i}.norm', f'neck.levels.{level}.{i}.ln'),
-        )
+        for i, first in enumerate((4, 1, 0, 1))
+        for layer in (first, first + 1)
+        for pair in _conv_module(f'backbone.simfp_{i + 2}.{layer}', f'neck.levels.{i}.{layer}', 'ln')
     ),
 )
-# The heads of detectron2's Mask R-CNN and of mmdet's. Classes, anchors and box deltas have the same order in both.
 _HEADS = (
     ('proposal_generator.rpn_head.conv.conv{}', 'rpn_head.rpn_conv.{}.conv'),
     ('proposal_generator.rpn_head.objectness_logits', 'rpn_head.rpn_cls'),
     ('proposal_generator.rpn_head.anchor_deltas', 'rpn_head.rpn_reg'),
-    *(
-        pair
-        for i in range(4)
-        for theirs, ours in (('box_head.conv', 'bbox_head.shared_convs'), ('mask_head.mask_fcn', 'mask_head.convs'))
-        for pair in (
-            (f'roi_heads.{theirs}{i + 1}', f'roi_head.{ours}.{i}.conv'),
-            (f'roi_heads.{theirs}{i + 1}.norm', f'roi_head.{ours}.{i}.NORM'),
-        )
-    ),
     ('roi_heads.box_head.fc1', 'roi_head.bbox_head.shared_fcs.0'),
     ('roi_heads.box_predictor.cls_score', 'roi_head.bbox_head.fc_cls'),
     ('roi_heads.box_predictor.bbox_pred', 'roi_head.bbox_head.fc_reg'),
@@ -118,19 +113,24 @@ _HEADS = (
 )
 
 
-def _heads(norm: str) -> tuple[tuple[str, str], ...]:
-    """Names of the heads, whose norms mmdet calls by their kind."""
-    return tuple((theirs, ours.replace('NORM', norm)) for theirs, ours in _HEADS)
+def _convs_of_heads(norm: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        pair
+        for i in range(4)
+        for theirs, ours in (('box_head.conv', 'bbox_head.shared_convs'), ('mask_head.mask_fcn', 'mask_head.convs'))
+        for pair in _conv_module(f'roi_heads.{theirs}{i + 1}', f'roi_head.{ours}.{i}', norm)
+    )
 
 
 # mmseg calls the heads of UperNet as it did when the authors used it.
 _UPERNET = (('decode_head.*', 'decode_head.*'), ('auxiliary_head.*', 'auxiliary_head.*'))
-# What else a checkpoint of each task holds, and where the authors have the backbone in it.
+# Of each task: where the authors have the backbone in a checkpoint, how some of our names begin (none does so in the
+# tasks below), and what else a checkpoint holds.
 _TASKS = (
-    ('backbone.bottom_up.', _FPN + _heads('bn')),
-    ('backbone.net.', _SIMPLE_PYRAMID + _heads('ln')),
-    ('backbone.', _UPERNET),
-    ('', _PRETRAINING + _CLASSIFIER),
+    ('backbone.net.', 'neck.levels.', _SIMPLE_FEATURE_PYRAMID + _HEADS + _convs_of_heads('ln')),
+    ('backbone.bottom_up.', 'roi_head.', _FPN + _HEADS + _convs_of_heads('bn')),
+    ('backbone.', 'decode_head.', _UPERNET),
+    ('', '', _PRETRAINING + _CLASSIFIER),
 )
 # What the authors keep in checkpoints although it follows from the rest.
 _DERIVED = re.compile(
@@ -182,7 +182,8 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         state_dict (dict[str, Tensor]): What the official file holds: a pretraining model with or without decoder, a
-            finetuned classifier, a Mask R-CNN of detectron2, a UperNet of mmseg, or the backbone of one of these.
+            finetuned classifier, a Mask R-CNN of detectron2 with a feature pyramid or in ViTDet's form, a UperNet of
+            mmseg, or the backbone of one of these.
 
     Returns:
         dict[str, Tensor]: The same tensors, for :class:`ConvMAE`, or for mmpretrain's ``ImageClassifier``, mmdet's
@@ -191,7 +192,9 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If it holds a name that no official ConvMAE checkpoint has.
     """
-    prefix, others = next(task for task in _TASKS if f'{task[0]}patch_embed1.proj.weight' in state_dict or not task[0])
+    prefix, _, others = next(
+        task for task in _TASKS if f'{task[0]}patch_embed1.proj.weight' in state_dict or not task[0]
+    )
     parameters = {name: value for name, value in state_dict.items() if not _DERIVED.fullmatch(name)}
     return _rename(parameters, _inside(prefix, '', _BACKBONE) + others, "the authors' ConvMAE")
 
@@ -208,9 +211,7 @@ def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: If it holds a name that no such model has.
     """
-    heads = {name.split('.')[0] for name in state_dict}
-    plain = any(name.startswith('neck.levels.') for name in state_dict)
-    prefix, others = _TASKS[plain if 'roi_head' in heads else 2 if 'decode_head' in heads else 3]
+    prefix, _, others = next(task for task in _TASKS if any(name.startswith(task[1]) for name in state_dict))
     # OpenMMLab's data preprocessors keep the pixel mean and deviation out of checkpoints, so all names are parameters.
     names = tuple((ours, theirs) for theirs, ours in _inside(prefix, '', _BACKBONE) + others)
     official = {}
@@ -230,10 +231,10 @@ def infer_model(state_dict: dict[str, Tensor]) -> dict:
     Returns:
         dict: Config of a :class:`ConvMAE`, whose decoder is the default one if the file has none, or of mmpretrain's
         ``ImageClassifier``; of a detector or segmentor, the config of the backbone alone, as
-        ``dict(backbone=...)``. Heads of attention leave no trace in shapes but in those of tables of relative
-        positions: ``num_heads`` is else that of the named architecture with these widths, or None; the decoder's is
-        left out. Nor do the blocks that attend globally where tables are shared; they are those of the released
-        detector.
+        ``dict(backbone=...)``. Heads of attention leave no trace in shapes but in those of relative positions:
+        ``num_heads`` is else that of the named architecture with these widths, or None; the decoder's is left out. Nor
+        do the blocks that attend globally where tables are shared, and padding of windows and the norms of convolution
+        blocks where positions are decomposed; they are those of the released detectors.
 
     Raises:
         ValueError: If parameters are missing or their shapes do not fit together.
@@ -294,35 +295,38 @@ def _infer_dense_prediction(state_dict: dict[str, Tensor], backbone: dict) -> di
     arch = backbone['arch']
     grid = backbone['img_size'] // math.prod(backbone['patch_sizes'])
     config = dict(out_type='featmap', out_indices=(0, 1, 2, 3), fourth_level='max_pool')
+    if 'neck.levels.0.0.weight' in state_dict:
+        config.update(out_indices=2, fourth_level=None)
     if 'backbone.fourth_level.0.weight' in state_dict:
         config.update(fourth_level='conv')
     if 'backbone.stages.2.blocks.0.attn.gamma1.weight' in state_dict:
         config.update(layer_scale_init_value=1.0)
-    tables = {name: value.shape for name, value in state_dict.items() if name.endswith('.attn.rel_pos.weight')}
+
+    def of_blocks(parameter: str) -> list[torch.Size]:
+        names = [f'backbone.stages.2.blocks.{i}.attn.rel_pos.{parameter}' for i in range(arch['depths'][2])]
+        return [state_dict[name].shape for name in names if name in state_dict]
+
+    tables, rows = of_blocks('weight'), of_blocks('rows.weight')
     window = state_dict.get('backbone.stages.2.window_rel_pos.weight')
-    decomposed = {name: x.shape for name, x in state_dict.items() if name.endswith('.attn.rel_pos.rows.weight')}
     if tables:
         config.update(rel_pos='per_block')
-        arch = dict(arch, num_heads=next(iter(tables.values()))[1])
-        edges = [(math.isqrt(rows) + 1) // 2 for rows, _ in tables.values()]
+        arch = dict(arch, num_heads=tables[0][1])
+        edges = [(math.isqrt(length) + 1) // 2 for length, _ in tables]
         if set(edges) != {grid}:
             config.update(window_size=next(edge for edge in edges if edge != grid))
             config.update(global_attn_indexes=tuple(i for i, edge in enumerate(edges) if edge == grid))
-    elif decomposed:
-        dims = next(iter(decomposed.values()))[1]
-        edges = [(rows + 1) // 2 for rows, _ in decomposed.values()]
-        usual = max(edges)
+    elif rows:
+        arch = dict(arch, num_heads=arch['embed_dims'][2] // rows[0][1])
+        edges = [(length + 1) // 2 for length, _ in rows]
         config.update(
-            arch=dict(arch, num_heads=arch['embed_dims'][2] // dims),
-            img_size=usual * math.prod(backbone['patch_sizes']),
-            pretrain_img_size=backbone['img_size'],
             rel_pos='decomposed',
+            img_size=max(edges) * math.prod(backbone['patch_sizes']),
+            pretrain_img_size=backbone['img_size'],
             conv_norm_cfg=dict(type='LN', eps=1e-6),
         )
-        if min(edges) != usual:
+        if min(edges) < max(edges):
             config.update(window_size=min(edges), pad_windows=True)
-            config.update(global_attn_indexes=tuple(i for i, edge in enumerate(edges) if edge == usual))
-        return dict(config, fourth_level=None, out_indices=2)
+            config.update(global_attn_indexes=tuple(i for i, edge in enumerate(edges) if edge == max(edges)))
     elif window is not None:
         arch = dict(arch, num_heads=window.shape[1])
         config.update(

@@ -13,8 +13,8 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
 
     mmpretrain asks the whole model for the depth of a parameter, which only its own models know; this asks the
     backbone, for which everything outside of it is of the last layer and has the full learning rate. Arguments and
-    ``paramwise_cfg`` are mmpretrain's; parameters with one of ``paramwise_cfg['full_rate_keys']`` in their name have
-    the full learning rate too.
+    ``paramwise_cfg`` are mmpretrain's, but ``lr_mult`` of ``custom_keys`` counts, as in mmengine: what has one is in no
+    layer, and its learning rate is the base one times ``lr_mult``.
 
     Raises:
         TypeError: If the model has no backbone with a ``get_layer_depth``.
@@ -45,11 +45,9 @@ class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor
                     f'{type(backbone).__name__} of {type(module).__name__} has no `get_layer_depth`; use '
                     '`mmconvmae.ConvViT`, or leave `optim_wrapper.constructor` out.'
                 )
-            get_layer_depth = partial(self._layer_depth, backbone)
+            get_layer_depth = partial(backbone.get_layer_depth, prefix='backbone.')
+        first = len(params)
         super().add_params(params, module, prefix, get_layer_depth, **kwargs)
-
-    def _layer_depth(self, backbone: nn.Module, name: str) -> tuple[int, int]:
-        """Layer of a parameter, and the number of layers, the last of which has the full learning rate."""
-        layer, num_layers = backbone.get_layer_depth(name, prefix='backbone.')
-        keeps_rate = any(key in name for key in self.paramwise_cfg.get('full_rate_keys', ()))
-        return num_layers - 1 if keeps_rate else layer, num_layers
+        for group in params[first:]:
+            if 'lr_mult' in group:
+                group.update(lr=self.base_lr * group['lr_mult'], lr_scale=group['lr_mult'])

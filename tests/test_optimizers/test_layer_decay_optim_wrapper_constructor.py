@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch.nn as nn
 from mmengine.optim import build_optim_wrapper
@@ -35,6 +37,17 @@ def test_backbone_decays_by_layer_and_heads_do_not(small_arch):
         assert group['lr'] == 0.5 ** (3 - layer), name
         flat = group['params'][0].dim() == 1 or name == 'stages.2.pos_embed.weight'
         assert group['weight_decay'] == (0.0 if flat else 0.1), name
+
+
+@pytest.mark.parametrize('lr_mult', [1.0, 0.25])
+def test_what_has_a_multiplier_is_in_no_layer(small_arch, lr_mult):
+    config = copy.deepcopy(CONFIG)
+    config['paramwise_cfg']['custom_keys']['pos_embed']['lr_mult'] = lr_mult
+    groups = build_optim_wrapper(Detector(ConvViT(small_arch, img_size=64)), config).optimizer.param_groups
+    rates = {group['param_name'].removeprefix('backbone.stages.'): group['lr'] for group in groups}
+    assert rates['2.pos_embed.weight'] == lr_mult
+    assert rates['2.token_embed.weight'] == rates['0.blocks.0.ln1.weight'] == 0.5**3
+    assert rates['2.blocks.1.ln1.weight'] == 0.5
 
 
 def test_backbone_that_does_not_know_its_layers():

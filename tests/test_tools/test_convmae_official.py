@@ -1,5 +1,6 @@
 import safetensors.torch
 import torch
+from reference_detectron2 import ConvViT, MaskRCNN
 
 
 def convert(run_tool, *args):
@@ -15,6 +16,22 @@ def test_there_and_back(run_tool, golden, tmp_path):
     result = convert(run_tool, ours, back, '--to-official')
     assert result.returncode == 0, result.stderr
     official = torch.load(source, weights_only=True)['model']
+    returned = torch.load(back)['model']
+    assert returned.keys() == official.keys()
+    assert all(torch.equal(returned[name], value) for name, value in official.items())
+
+
+def test_the_detector_in_vitdets_form(run_tool, small_arch, tmp_path):
+    source, ours, back = (tmp_path / f'{name}.pth' for name in ('source', 'ours', 'back'))
+    model = MaskRCNN(ConvViT(small_arch, (1,), (3, 8), 4), small_arch['embed_dims'][2], 8, 12, 5)
+    official = {name: torch.randn_like(value) for name, value in model.state_dict().items()}
+    torch.save(dict(model=official, iteration=0), source)
+    result = convert(run_tool, source, ours)
+    assert result.returncode == 0, result.stderr
+    for line in ("'window_size': 3", "'pad_windows': True", "'pretrain_img_size': 64", "'num_heads': 2"):
+        assert line in result.stdout
+    result = convert(run_tool, ours, back, '--to-official')
+    assert result.returncode == 0, result.stderr
     returned = torch.load(back)['model']
     assert returned.keys() == official.keys()
     assert all(torch.equal(returned[name], value) for name, value in official.items())

@@ -20,5 +20,8 @@ model = dict(
 
 # With 64 images in a step, the iterations of the base are 100 epochs.
 train_dataloader = dict(batch_size=8)
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7))
+# The position embedding is in the first layer.
+optim_wrapper = dict(
+    paramwise_cfg=dict(layer_decay_rate=0.7, custom_keys={'pos_embed': dict(_delete_=True, decay_mult=0.0)})
+)
 auto_scale_lr = dict(base_batch_size=64)

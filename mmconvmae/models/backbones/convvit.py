@@ -45,19 +45,20 @@ class ConvViT(BaseBackbone):
             - **mlp_ratios** (Sequence[float]): Hidden width of each stage's MLP, as a multiple of its width.
 
             Defaults to 'base'.
-        img_size (int | Sequence[int]): Height and width of the usual input, in pixels; the position embedding is made
-            for it and resized for others. Defaults to 224.
-        pretrain_img_size (int | Sequence[int], optional): Height and width of the images that the position embedding
-            is made for, where these are not the usual input: it keeps their grid and is resized in each forward pass,
-            as in the released ViTDet detector. Defaults to None: ``img_size``.
+        img_size (int | Sequence[int]): Height and width of the usual input, in pixels. Defaults to 224.
+        pretrain_img_size (int | Sequence[int], optional): Height and width of the images that the position embedding is
+            made for; for others it is resized in each forward pass. Defaults to None: ``img_size``.
         patch_sizes (Sequence[int]): Edge of the patches that open each stage, in positions of the stage before. Their
             product is the total stride. Defaults to (4, 2, 2).
         in_channels (int): Number of image channels. Defaults to 3.
         kernel_size (int): Edge of the depthwise kernels, odd. Defaults to 5.
-        window_size (int): Edge of the windows that attention of stage 3 is confined to, in tokens; windows at the lower
-            and right edge are as large as what is left. Defaults to 0: all blocks attend globally.
+        window_size (int): Edge of the windows that attention of stage 3 is confined to, in tokens. Defaults to 0: all
+            blocks attend globally.
         global_attn_indexes (Sequence[int]): Blocks of stage 3, from 0 or negative from the end, that attend globally
             although there are windows. Defaults to ().
+        pad_windows (bool): Whether the map is padded with zeros below and to the right, after the first norm of a
+            block, until the windows divide it, and padding is attended to, as in detectron2's ViTDet. Defaults to
+            False: windows at the lower and right edge are as large as what is left.
         rel_pos (str, optional): Relative positions that attention knows of.
 
             - ``'shared'``: a table of biases that all windowed blocks share and another for all global ones.
@@ -65,8 +66,6 @@ class ConvViT(BaseBackbone):
             - ``'decomposed'``: vectors for rows and for columns in each block, as in ViTDet.
 
             Tables of global blocks are made for ``img_size`` and resized for others. Defaults to None.
-        pad_windows (bool): Whether windows at the lower and right edge are padded with tokens of zeros that take part
-            in attention, as in detectron2 and so in the released ViTDet detector. Defaults to False.
         layer_scale_init_value (float): Initial value of a learnable scale for each channel of both residual branches in
             stage 3; 0 for none. Defaults to 0.
         fourth_level (str, optional): A level of twice the total stride after stage 3.
@@ -89,7 +88,8 @@ class ConvViT(BaseBackbone):
             all stages. Defaults to 0.
         norm_cfg (dict): Norm layer of stage 3's blocks and of ``'avg_featmap'``. Defaults to
             ``dict(type='LN', eps=1e-6)``.
-        conv_norm_cfg (dict): Norm layers of the convolution blocks. Defaults to ``dict(type='LN', eps=1e-5)``.
+        conv_norm_cfg (dict): Norm layer of the blocks of stages 1 and 2, over the channels of maps that are channels
+            last. Defaults to ``dict(type='LN', eps=1e-5)``.
         frozen_stages (int): Number of stages, from the first, that stay as they are: no gradient, always in eval mode.
             With 3 everything is frozen. Defaults to -1, none.
         with_cp (bool): Whether blocks are computed again in the backward pass, to save memory. Defaults to False.
@@ -120,8 +120,8 @@ class ConvViT(BaseBackbone):
         kernel_size: int = 5,
         window_size: int = 0,
         global_attn_indexes: Sequence[int] = (),
-        rel_pos: str | None = None,
         pad_windows: bool = False,
+        rel_pos: str | None = None,
         layer_scale_init_value: float = 0.0,
         fourth_level: str | None = None,
         fourth_level_norm_cfg: dict = dict(type='SyncBN'),
@@ -170,22 +170,23 @@ class ConvViT(BaseBackbone):
             )
             for i in range(3)
         ]
-        conv = dict(kernel_size=kernel_size, temporal_kernel_size=self.temporal_kernel_size, norm_cfg=conv_norm_cfg)
-        grid = pos_grid = self._get_grid(*self._usual_size)
-        if pretrain_img_size is not None:
-            pos_grid = self._get_grid(*_parse_size(pretrain_img_size, 'pretrain_img_size'))
+        convs = dict(kernel_size=kernel_size, temporal_kernel_size=self.temporal_kernel_size, norm_cfg=conv_norm_cfg)
+        pos_embed_size = (
+            self.img_size if pretrain_img_size is None else _parse_size(pretrain_img_size, 'pretrain_img_size')
+        )
+        pos_embed_grid = self._get_grid(*self._usual_size(pos_embed_size))
         self.stages = nn.ModuleList(
             (
-                ConvStage(**conv, **settings[0]),
-                ConvStage(**conv, **settings[1]),
+                ConvStage(**convs, **settings[0]),
+                ConvStage(**convs, **settings[1]),
                 TransformerStage(
                     num_heads=arch['num_heads'],
-                    grid=grid,
-                    pos_embed=self.pos_embed_type(pos_grid, self.embed_dims[2]),
+                    pos_embed=self.pos_embed_type(pos_embed_grid, self.embed_dims[2]),
+                    grid=self._get_grid(*self._usual_size(self.img_size)),
                     window_size=window_size,
                     global_attn_indexes=global_attn_indexes,
-                    rel_pos=rel_pos,
                     pad_windows=pad_windows,
+                    rel_pos=rel_pos,
                     layer_scale_init_value=layer_scale_init_value,
                     norm_cfg=norm_cfg,
                     **settings[2],
@@ -217,10 +218,9 @@ class ConvViT(BaseBackbone):
             return nn.Sequential(conv, build_norm_layer(norm_cfg, embed_dims), nn.GELU())
         return nn.MaxPool2d(2, ceil_mode=True) if kind == 'max_pool' else None
 
-    @property
-    def _usual_size(self) -> tuple[int, ...]:
-        """The axes of the usual input, without channels."""
-        return self.img_size
+    def _usual_size(self, img_size: tuple[int, int]) -> tuple[int, ...]:
+        """The axes of a usual input whose images have this height and width, without channels."""
+        return img_size
 
     def _get_grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.stride or width % self.stride:
@@ -242,7 +242,7 @@ class ConvViT(BaseBackbone):
         Raises:
             ValueError: If the total stride does not divide H and W, with another number of channels, or of axes.
         """
-        if images.dim() != 2 + len(self._usual_size):
+        if images.dim() != 2 + len(self._usual_size(self.img_size)):
             kind, axes = ('images', 'H, W') if self.num_frames is None else ('clips', 'T, H, W')
             raise ValueError(
                 f'{type(self).__name__} takes {kind} of shape (B, {self.in_channels}, {axes}), and these have the '

@@ -32,7 +32,7 @@ class VideoConvViT(ConvViT):
         ValueError: If an argument is not one of the above.
     """
 
-    IMAGES_ALONE = ('pretrain_img_size', 'window_size', 'global_attn_indexes', 'rel_pos', 'pad_windows', 'fourth_level')
+    IMAGES_ALONE = ('window_size', 'global_attn_indexes', 'pad_windows', 'rel_pos', 'fourth_level')
 
     def __init__(
         self, *args, num_frames: int = 16, tubelet_size: int = 2, temporal_kernel_size: int = 5, **kwargs
@@ -47,9 +47,8 @@ class VideoConvViT(ConvViT):
         self.num_frames, self.tubelet_size, self.temporal_kernel_size = num_frames, tubelet_size, temporal_kernel_size
         super().__init__(*args, **kwargs)
 
-    @property
-    def _usual_size(self) -> tuple[int, int, int]:
-        return self.num_frames, *self.img_size
+    def _usual_size(self, img_size: tuple[int, int]) -> tuple[int, int, int]:
+        return self.num_frames, *img_size
 
     def _get_grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         if self.tubelet_size < 1 or frames < 1 or frames % self.tubelet_size:

@@ -10,16 +10,17 @@ from .relative_position import DecomposedBias, TableBias
 class WindowAttention(MultiheadAttention):
     """Multi-head attention over a whole map or within windows, with relative positions or without.
 
-    A window at the lower or right edge is as large as what is left of the map: the result is that of a padded window
-    in which padding is masked, for less work. With ``pad_windows`` it is padded and not masked, as in detectron2.
+    By default, a window at the lower or right edge is as large as what is left of the map: the result is that of a
+    padded window in which padding is masked, for less work.
 
     Args:
         embed_dims (int): Number of channels.
         num_heads (int): Number of heads.
         window_size (int): Edge of the windows, in tokens; 0 for attention over the whole map. Defaults to 0.
         rel_pos (BaseModule, optional): Relative positions of this layer alone. Defaults to None.
-        pad_windows (bool): Whether the map is padded with zeros, below and to the right, to whole windows, so that each
-            place of the padding takes part as a token of zeros. Defaults to False.
+        pad_windows (bool): Whether the map is padded below and to the right, with tokens of zeros, until the windows
+            divide it, and padding is attended to, as in detectron2's ViTDet. As keys and values, padded tokens are the
+            bias of ``qkv``. Defaults to False.
         **kwargs: Arguments of mmpretrain's ``MultiheadAttention``.
     """
 
@@ -33,9 +34,9 @@ class WindowAttention(MultiheadAttention):
         **kwargs,
     ) -> None:
         super().__init__(embed_dims, num_heads, **kwargs)
-        self.pad_windows = pad_windows
         self.window_size = window_size
         self.rel_pos = rel_pos
+        self.pad_windows = pad_windows
 
     def forward(self, x: Tensor, grid: tuple[int, int], positions: TableBias | DecomposedBias | None = None) -> Tensor:
         """Attend.
@@ -52,36 +53,19 @@ class WindowAttention(MultiheadAttention):
         window = (self.window_size, self.window_size) if self.window_size else grid
         if self.rel_pos is not None:
             positions = self.rel_pos(window)
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dims))  # (B, H * W, 3, heads, head_dims)
         if self.window_size:
-            qkv = qkv.unflatten(1, grid)  # (B, H, W, 3, heads, head_dims)
-            height, width = grid
+            x = x.unflatten(1, grid)
             if self.pad_windows:
-                qkv = self._pad(qkv)
-            x = self._attend_in_windows(qkv, positions)[:, :height, :width].flatten(1, 2)
+                bottom, right = (-length % self.window_size for length in grid)
+                x = F.pad(x, (0, 0, 0, right, 0, bottom))
+            x = self._attend_in_windows(self._to_qkv(x), positions)[:, : grid[0], : grid[1]].flatten(1, 2)
         else:
-            x = self._attend(qkv, grid, positions)
+            x = self._attend(self._to_qkv(x), grid, positions)
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
 
-    def _pad(self, qkv: Tensor) -> Tensor:
-        """Pad a map to whole windows with what a token of zeros has for query, key and value: the bias.
-
-        Args:
-            qkv (Tensor): Shape (B, H, W, 3, heads, head_dims).
-
-        Returns:
-            Tensor: Shape (B, H', W', 3, heads, head_dims), where the edge of a window divides H' and W'.
-        """
-        bias = (
-            qkv.new_zeros(qkv.shape[3:]) if self.qkv.bias is None else self.qkv.bias.view(qkv.shape[3:]).to(qkv.dtype)
-        )
-        for dim in (1, 2):
-            missing = -qkv.shape[dim] % self.window_size
-            if missing:
-                shape = list(qkv.shape)
-                shape[dim] = missing
-                qkv = torch.cat([qkv, bias.expand(shape)], dim)
-        return qkv
+    def _to_qkv(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of tokens of shape (\\*, C), shape (\\*, 3, heads, head_dims)."""
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dims))
 
     def _attend_in_windows(self, qkv: Tensor, positions: TableBias | DecomposedBias | None) -> Tensor:
         """Attend within the windows of a map.

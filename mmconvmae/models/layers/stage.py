@@ -118,13 +118,13 @@ class TransformerStage(Stage):
         drop_path_rates (Sequence[float]): Stochastic depth rate of each block.
         mlp_ratio (float): See :class:`TransformerBlock`.
         num_heads (int): Number of attention heads.
-        grid (tuple[int, ...]): Rows and columns of tokens in the usual image, for which relative positions of global
-            blocks are made.
         pos_embed (GridEmbedding): The position embedding.
+        grid (tuple[int, ...]): Rows and columns of tokens of the usual input, for which relative positions of global
+            blocks are made; of clips, time slots, rows and columns.
         window_size (int): Edge of the windows that attention is confined to, in tokens; 0 for none.
         global_attn_indexes (Sequence[int]): Blocks, from 0 or negative from the end, that attend globally nevertheless.
-        rel_pos (str, optional): 'shared', 'per_block' or 'decomposed' relative positions.
         pad_windows (bool): See :class:`WindowAttention`.
+        rel_pos (str, optional): 'shared', 'per_block' or 'decomposed' relative positions.
         layer_scale_init_value (float): See :class:`TransformerBlock`.
         norm_cfg (dict): See :class:`TransformerBlock`.
         with_cp (bool): See :class:`Stage`.
@@ -141,12 +141,12 @@ class TransformerStage(Stage):
         drop_path_rates: Sequence[float],
         mlp_ratio: float,
         num_heads: int,
-        grid: tuple[int, ...],
         pos_embed: GridEmbedding,
+        grid: tuple[int, ...],
         window_size: int,
         global_attn_indexes: Sequence[int],
-        rel_pos: str | None,
         pad_windows: bool,
+        rel_pos: str | None,
         layer_scale_init_value: float,
         norm_cfg: dict,
         with_cp: bool,

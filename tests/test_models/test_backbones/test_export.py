@@ -25,6 +25,7 @@ FORMS = dict(
     decomposed=dict(rel_pos='decomposed', out_type='featmap'),
     shared_in_windows=dict(rel_pos='shared', fourth_level='max_pool', **WINDOWS, **MAPS),
     decomposed_in_windows=dict(rel_pos='decomposed', out_type='featmap', **WINDOWS),
+    vitdet=dict(rel_pos='decomposed', out_type='featmap', pad_windows=True, pretrain_img_size=32, **WINDOWS),
 )
 FREE_SIZE = ('classifier', 'maps', 'per_block', 'decomposed')
 

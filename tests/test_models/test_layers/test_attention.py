@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from reference import window_attention
+from reference_detectron2 import Attention, in_windows
 
 from mmconvmae.models.layers import (
     DecomposedRelativePosition,
@@ -67,44 +68,48 @@ def test_equals_loops_over_windows_and_positions(grid, window_size, rel_pos):
         torch.testing.assert_close(g, e)
 
 
-def partitioned(attention, x, grid, size):
-    """Attention in windows of a map that is padded with zeros, as detectron2 has it, in float64."""
-    height, width = grid
-    rows, columns = -(-height // size), -(-width // size)
-    padded = x.new_zeros(len(x), rows * size, columns * size, DIMS)
-    padded[:, :height, :width] = x.view(len(x), height, width, DIMS)
-    out = torch.zeros_like(padded)
-    offsets = torch.arange(size)[:, None] - torch.arange(size) + size - 1
-    by_row, by_column = (axis.weight[offsets] for axis in (attention.rel_pos.rows, attention.rel_pos.columns))
-    for row in range(rows):
-        for column in range(columns):
-            place = (slice(None), slice(row * size, row * size + size), slice(column * size, column * size + size))
-            q, k, v = attention.qkv(padded[place]).view(len(x), size, size, 3, HEADS, -1).unbind(3)
-            scores = torch.einsum('byxhd,bijhd->bhyxij', q, k) * (DIMS // HEADS) ** -0.5
-            scores += torch.einsum('byxhd,yid->bhyxi', q, by_row)[..., None]
-            scores += torch.einsum('byxhd,xjd->bhyxj', q, by_column)[..., None, :]
-            weights = scores.flatten(4).softmax(-1).view_as(scores)
-            out[place] = attention.proj(torch.einsum('bhyxij,bijhd->byxhd', weights, v).flatten(3))
-    return out[:, :height, :width].flatten(1, 2)
-
-
-@pytest.mark.parametrize(('grid', 'size'), [((64, 64), 14), ((6, 3), 3), ((5, 7), 3), ((2, 8), 3), ((2, 2), 3)])
-def test_padding_takes_part_in_attention(grid, size):
-    attention = WindowAttention(
+# Windows that divide the grid, that do not, and that are larger; the last is the released detector's.
+@pytest.mark.parametrize(
+    ('images', 'grid', 'size'),
+    [(2, (6, 3), 3), (2, (5, 7), 3), (2, (3, 8), 3), (2, (2, 4), 3), (2, (2, 2), 3), (1, (64, 64), 14)],
+)
+def test_padded_windows_equal_detectron2(images, grid, size):
+    theirs = randomise(Attention(DIMS, HEADS, size))
+    ours = WindowAttention(
         DIMS, HEADS, size, DecomposedRelativePosition((size, size), DIMS // HEADS), pad_windows=True
-    )
-    randomise(attention)
-    x = torch.randn(2, grid[0] * grid[1], DIMS, dtype=torch.double)
-    out, expected = attention(x, grid), partitioned(attention, x, grid, size)
+    ).double()
+    pairs = {
+        'qkv.weight': theirs.qkv.weight,
+        'qkv.bias': theirs.qkv.bias,
+        'proj.weight': theirs.proj.weight,
+        'proj.bias': theirs.proj.bias,
+        'rel_pos.rows.weight': theirs.rel_pos_h,
+        'rel_pos.columns.weight': theirs.rel_pos_w,
+    }
+    ours.load_state_dict(pairs)
+    x = torch.randn(images, grid[0] * grid[1], DIMS, dtype=torch.double)
+    out, expected = ours(x, grid), in_windows(x.unflatten(1, grid), size, theirs).flatten(1, 2)
     torch.testing.assert_close(out, expected)
-    parameters = list(attention.parameters())
     upstream = torch.randn_like(out)
-    for g, e in zip(
-        torch.autograd.grad(out, parameters, upstream), torch.autograd.grad(expected, parameters, upstream)
-    ):
-        torch.testing.assert_close(g, e)
-    attention.pad_windows = False
-    assert torch.allclose(attention(x, grid), out) == (grid[0] % size == grid[1] % size == 0)
+    parameters = dict(ours.named_parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(out, [parameters[name] for name in pairs], upstream),
+        torch.autograd.grad(expected, list(pairs.values()), upstream),
+    )
+    # What padding changes: the windows at the lower and right edge, where they are not whole, and no other.
+    ours.pad_windows = False
+    touched = ((ours(x, grid) - out).abs().amax((0, 2)) > 1e-9).view(grid)
+    edge = [length // size * size for length in grid]
+    assert touched.any() == (edge != list(grid)) and not touched[: edge[0], : edge[1]].any()
+
+
+def test_padded_windows_with_tables():
+    """Padding is attended to with the biases of where it lies, as real tokens of zeros would be."""
+    attention = randomise(WindowAttention(DIMS, HEADS, 3, RelativePositionBias((3, 3), HEADS), pad_windows=True))
+    x = torch.randn(2, 4, 5, DIMS, dtype=torch.double)
+    whole = torch.nn.functional.pad(x, (0, 0, 0, 1, 0, 2))
+    expected = attention(whole.flatten(1, 2), (6, 6)).unflatten(1, (6, 6))[:, :4, :5]
+    torch.testing.assert_close(attention(x.flatten(1, 2), (4, 5)), expected.flatten(1, 2))
 
 
 @pytest.mark.parametrize('make', [RelativePositionBias, DecomposedRelativePosition])
