@@ -172,53 +172,6 @@ def test_the_detector_of_the_config_is_filled(golden):
         check_strict(missing, model)
 
 
-def test_the_released_vitdet_form(golden):
-    """Names of detectron2's simple pyramid and heads, there and back; the model is the config's."""
-    pytest.importorskip('mmdet.models')
-    config = Config.fromfile(CONFIGS / 'detection/mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco.py')
-    init_default_scope('mmdet')
-    with torch.device('meta'):
-        ours = MODELS.build(config.model).state_dict()
-    official = to_official(ours)
-    shapes = {
-        'backbone.net.pos_embed': (1, 196, 768),
-        'backbone.net.blocks1.1.attn.weight': (256, 1, 5, 5),
-        'backbone.net.blocks3.0.attn.rel_pos_h': (27, 64),
-        'backbone.net.blocks3.10.attn.rel_pos_w': (127, 64),
-        'backbone.net.blocks3.10.mlp.fc2.bias': (768,),
-        'backbone.simfp_2.0.weight': (768, 384, 2, 2),
-        'backbone.simfp_2.1.weight': (384,),
-        'backbone.simfp_2.3.weight': (384, 192, 2, 2),
-        'backbone.simfp_2.4.weight': (256, 192, 1, 1),
-        'backbone.simfp_2.4.norm.weight': (256,),
-        'backbone.simfp_2.5.norm.bias': (256,),
-        'backbone.simfp_3.0.bias': (384,),
-        'backbone.simfp_3.2.weight': (256, 256, 3, 3),
-        'backbone.simfp_4.0.weight': (256, 768, 1, 1),
-        'backbone.simfp_4.1.norm.weight': (256,),
-        'backbone.simfp_5.1.weight': (256, 768, 1, 1),
-        'backbone.simfp_5.2.norm.weight': (256,),
-        'proposal_generator.rpn_head.conv.conv1.weight': (256, 256, 3, 3),
-        'roi_heads.box_head.conv4.norm.weight': (256,),
-        'roi_heads.box_head.fc1.weight': (1024, 256 * 7 * 7),
-        'roi_heads.box_predictor.cls_score.weight': (81, 1024),
-        'roi_heads.box_predictor.bbox_pred.weight': (320, 1024),
-        'roi_heads.mask_head.mask_fcn1.norm.bias': (256,),
-        'roi_heads.mask_head.predictor.weight': (80, 256, 1, 1),
-    }
-    assert {name: tuple(official[name].shape) for name in shapes} == shapes
-    assert not any(name.startswith('backbone.net.norm') for name in official)
-    returned = from_official({**official, 'pixel_mean': torch.zeros(3, 1, 1)})
-    assert list(returned) == list(ours) and all(returned[name] is value for name, value in ours.items())
-    model = infer_model(returned)
-    expected = {
-        name: value for name, value in config.model.backbone.items() if name not in ('init_cfg', 'drop_path_rate')
-    }
-    arch = dict(embed_dims=(256, 384, 768), depths=(2, 2, 11), num_heads=12, mlp_ratios=(4, 4, 4))
-    assert model['backbone'] == dict(expected, arch=arch, patch_sizes=(4, 2, 2), in_channels=3, kernel_size=5)
-    check_strict(returned, model)
-
-
 @pytest.mark.parametrize('prefix', ['backbone.', ''])
 def test_names_of_the_released_segmentor(small_arch, build, prefix):
     backbone = dict(

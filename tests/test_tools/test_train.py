@@ -187,7 +187,7 @@ FSDP = """
 def test_divided_weights_on_a_cpu(train_config, tmp_path, read_losses):
     """Two processes that share the weights go on from their checkpoint, which is a whole one.
 
-    Not to the last digit: the first loss is that of an undisturbed run, and later ones differ in the fourth.
+    Not to the last digit: what PyTorch gathers of AdamW's averages on a CPU is wrong, so losses differ in the fourth.
     """
     config = train_config(FSDP)
     env = dict(os.environ, CUDA_VISIBLE_DEVICES='', OMP_NUM_THREADS='1')
