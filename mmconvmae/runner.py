@@ -292,10 +292,16 @@ class ScheduleRunner(Runner):
         Raises:
             OSError: If it cannot be written.
         """
+        if '://' in out_dir:  # where there is no renaming
+            return super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        # Under another name until it is whole: a run that is killed meanwhile goes on from the one before, or anew.
+        partial = Path(out_dir, f'{filename}.part')
         try:
-            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
+            if is_main_process():
+                partial.replace(partial.with_suffix(''))
         except OSError as error:
-            Path(out_dir, filename).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise OSError(
                 f'The checkpoint {filename} could not be written to {out_dir} ({error.strerror or error}); make room '
                 'or give another `work_dir`. Started again, the run goes on from the last checkpoint that is there.'

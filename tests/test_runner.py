@@ -379,6 +379,21 @@ def test_checkpoint_that_was_being_written_is_passed_over(make, tmp_path):
     assert 'epoch_2.pth' in log(runner) and 'checkpoint before' not in log(runner)
 
 
+def test_killed_while_the_first_checkpoint_was_written(make, tmp_path, monkeypatch):
+    """What there is of it is no checkpoint, so the run begins anew."""
+
+    def stop(checkpoint, filename, **kwargs):
+        Path(filename).write_bytes(b'half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmengine.runner.runner.save_checkpoint', stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(None, epochs=1).train()
+    monkeypatch.undo()
+    make(None, epochs=1, resume=True).train()
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth*')] == ['epoch_1.pth']
+
+
 def test_work_directory_that_was_moved(make, tmp_path):
     """The file that names the last checkpoint has the old path."""
     make(None, epochs=2).train()

@@ -92,8 +92,8 @@ def start(config: Path, work_dir: Path) -> subprocess.Popen:
 
 def wait_for_a_checkpoint(process: subprocess.Popen, work_dir: Path) -> None:
     """Wait until a file of a checkpoint appears, or the run ends."""
-    before = set(work_dir.glob('*.pth'))
-    while process.poll() is None and not set(work_dir.glob('*.pth')) - before:
+    before = set(work_dir.glob('*.part'))
+    while process.poll() is None and not set(work_dir.glob('*.part')) - before:
         time.sleep(0.0005)
 
 
