@@ -14,10 +14,12 @@ from PIL import Image
 from mmconvmae.registry import MODELS
 
 README = (ROOT / 'README.md').read_text()
+GUIDES = {path: path.read_text() for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]}
+TEXT = '\n'.join(GUIDES.values())
 
 
 def code_after(comment):
-    (code,) = re.findall(rf'<!-- {comment} -->\n```python\n(.*?)```', README, flags=re.DOTALL)
+    (code,) = re.findall(rf'<!-- {comment} -->\n```python\n(.*?)```', TEXT, flags=re.DOTALL)
     return code
 
 
@@ -70,9 +72,9 @@ def test_interfaces_of_mmpretrain(tmp_path, monkeypatch):
     values, variables = [], dict(CONFIG=str(finetuning))
     for node in ast.parse(code_after('tests/test_readme.py runs this')).body:
         if isinstance(node, ast.Expr):
-            values.append(eval(compile(ast.Expression(node.value), 'README.md', 'eval'), variables))
+            values.append(eval(compile(ast.Expression(node.value), 'guide', 'eval'), variables))
         else:
-            exec(compile(ast.Module([node], []), 'README.md', 'exec'), variables)
+            exec(compile(ast.Module([node], []), 'guide', 'exec'), variables)
     pred_class, ((vector,),), (maps,) = values
     assert pred_class in list('0123456789')
     assert vector.shape == (192,)
@@ -111,7 +113,7 @@ def test_predictions_for_a_folder(tmp_path, monkeypatch, library, name, size, wr
         Image.effect_noise((90, 70), 80).convert('RGB').save(images / image)
     (images / 'notes.txt').write_text('no image')
     pattern = r'<!-- tests/test_readme.py predicts with this -->\n```python\n(.*?)```'
-    (code,) = (code for code in re.findall(pattern, README, flags=re.DOTALL) if f'my_{name}.py' in code)
+    (code,) = (code for code in re.findall(pattern, TEXT, flags=re.DOTALL) if f'my_{name}.py' in code)
     exec(code, {})
     predictions = tmp_path / 'predictions'
     assert all((predictions / path).exists() for path in written), list(predictions.rglob('*'))
@@ -124,6 +126,28 @@ def test_predictions_for_a_folder(tmp_path, monkeypatch, library, name, size, wr
         assert set(json.loads((predictions / 'preds/a.json').read_text())) == {'bboxes', 'labels', 'masks', 'scores'}
 
 
-def test_files_and_commands_it_names_are_there():
-    names = re.findall(r'(?<!\.mim/)\b(?:benchmarks|configs|docs|requirements|tests|tools)/[\w./-]+\.\w+', README)
+def test_files_and_commands_they_name_are_there():
+    names = re.findall(r'(?<!\.mim/)\b(?:benchmarks|configs|docs|requirements|tests|tools)/[\w./-]+\.\w+', TEXT)
     assert names and not [name for name in names if not (ROOT / name).exists()]
+
+
+def test_links_lead_somewhere():
+    """To a file, and to a heading where there is one behind it."""
+    for path, text in GUIDES.items():
+        for link in re.findall(r'\]\((?!https?://)([^)\s]+)\)', text):
+            name, _, heading = link.partition('#')
+            target = path.parent / name if name else path
+            assert target.exists(), f'{path.name}: {link}'
+            headings = (
+                [
+                    re.sub(r'[^\w\s-]', '', line).strip().lower().replace(' ', '-')
+                    for line in re.findall(r'(?m)^#+ (.*)$', target.read_text())
+                ]
+                if heading
+                else []
+            )
+            assert not heading or heading in headings, f'{path.name}: {link}'
+
+
+def test_readme_is_one_path():
+    assert len(README.splitlines()) <= 130
