@@ -12,9 +12,9 @@ from mmpretrain.models.utils import build_norm_layer, to_2tuple
 from torch import Tensor
 
 from mmconvmae.registry import MODELS
+from mmconvmae.utils import check_choice, check_integer, check_number
 from mmconvmae.utils.old_torch import register_load_state_dict_pre_hook
 
-from ..backbones.convvit_arch import check_choice
 from ..layers import GridEmbedding, sincos_position_embedding, take_blocks
 
 # What a parameter that is MAE's is called here, and in mmpretrain's pretraining.
@@ -55,12 +55,11 @@ class MIMDet(BaseModule):
             decoder. Defaults to 16.
         drop_path_rate (float): Stochastic depth rate of the encoder's last block; it rises linearly from 0, and is 0 in
             the decoder. Defaults to 0.
-        norm_cfg (dict): Norm layer of encoder and decoder. Defaults to ``dict(type='LN', eps=1e-5)``.
         init_cfg (dict | list[dict], optional): Initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If ``arch`` or ``sample_ratio`` is none of these, or if a checkpoint of MAE has no decoder or is of
-            another architecture.
+        ValueError: If an argument is not one of the above, or if a checkpoint of MAE has no decoder or is of another
+            architecture.
     """
 
     stride = 16
@@ -74,17 +73,24 @@ class MIMDet(BaseModule):
         decoder_depth: int = 4,
         decoder_num_heads: int = 16,
         drop_path_rate: float = 0.0,
-        norm_cfg: dict = dict(type='LN', eps=1e-5),
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not isinstance(arch, dict):
-            check_choice('arch', arch, tuple(VisionTransformer.arch_zoo))
+            check_choice('arch', arch, list(VisionTransformer.arch_zoo))
             arch = VisionTransformer.arch_zoo[arch]
-        if not 0 < sample_ratio <= 1:
-            raise ValueError(f'`sample_ratio` is {sample_ratio}; it must be above 0 and at most 1.')
+        sizes = dict(decoder_dims=decoder_dims, decoder_depth=decoder_depth, decoder_num_heads=decoder_num_heads)
+        for name, value in sizes.items():
+            check_integer(name, value)
+        if decoder_dims % decoder_num_heads:
+            raise ValueError(
+                f'The decoder width of {decoder_dims} is not divisible by its {decoder_num_heads} heads; change '
+                '`decoder_dims` or `decoder_num_heads`.'
+            )
+        check_number('sample_ratio', sample_ratio, 1e-6, 1)
         self.sample_ratio = sample_ratio
         width, depth = arch['embed_dims'], arch['num_layers']
+        norm_cfg = dict(type='LN', eps=1e-5)  # as released; MAE itself has 1e-6
         grid = tuple(-(-edge // self.stride) for edge in to_2tuple(img_size))
 
         self.stem = self._build_stem(width)

@@ -132,12 +132,19 @@ def test_bfloat16(build):
     assert all(torch.isfinite(level).all() for level in levels)
 
 
-def test_wrong_values():
-    for ratio in (0, 1.5):
-        with pytest.raises(ValueError, match='`sample_ratio` is'):
-            MIMDet(sample_ratio=ratio)
-    with pytest.raises(ValueError, match="`arch` is 'none'; choose one of"):
-        MIMDet(arch='none')
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(sample_ratio=0), '`sample_ratio` is 0'),
+        (dict(sample_ratio=1.5), '`sample_ratio` is 1.5'),
+        (dict(arch='none'), "`arch` is 'none'; choose one of"),
+        (dict(decoder_depth=0), '`decoder_depth` is 0'),
+        (dict(decoder_num_heads=5), 'not divisible by its 5 heads'),
+    ],
+)
+def test_wrong_values(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MIMDet(**changes)
 
 
 @pytest.fixture
