@@ -17,7 +17,7 @@ import yaml
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.utils import ProgressBar
+from mmengine.utils import ProgressBar, to_2tuple
 
 from mmconvmae.utils import count_multiply_adds, count_parameters, markdown_table
 
@@ -87,14 +87,14 @@ def measure_dense_pretraining(configs: list[str]) -> tuple[int, int]:
 def measure_detector(configs: list[str]) -> tuple[int, int]:
     """Parameters of the model and what an image with 1 000 proposals and 100 detections costs it."""
     config, model = build(configs[0])
-    size = config.image_size
+    height, width = to_2tuple(config.image_size)
 
     def run(images: torch.Tensor) -> None:
         model.rpn_head(model.extract_feat(images))
         for head, rois in ((model.roi_head.bbox_head, PROPOSALS), (model.roi_head.mask_head, DETECTIONS)):
             head(torch.empty(rois, head.in_channels, *head.roi_feat_size))
 
-    return count_parameters(model), count_multiply_adds(run, torch.empty(1, 3, size, size))
+    return count_parameters(model), count_multiply_adds(run, torch.empty(1, 3, height, width))
 
 
 def measure_segmentor(configs: list[str]) -> tuple[int, int]:

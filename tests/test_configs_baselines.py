@@ -1,11 +1,13 @@
 """The configs of the paper's rivals in detection and segmentation: other backbones in our pipelines."""
 
+import numpy as np
 import pytest
 import scipy
 import torch
-from helpers import build_on_meta, load, names_in, optimizer_of, save_backbone
+from helpers import build_on_meta, import_script, load, names_in, optimizer_of, save_backbone
+from mmengine.registry import DATASETS, PARAM_SCHEDULERS
 from mmengine.structures import PixelData
-from mmengine.utils import digit_version
+from mmengine.utils import digit_version, to_2tuple
 
 from mmconvmae.registry import MODELS
 from mmconvmae.utils import count_parameters
@@ -16,6 +18,7 @@ RIVALS = [*DETECTION, *SEGMENTATION]
 VIT_FPN = 'mask-rcnn_vit-base-p16_fpn_8xb4-amp-lsj-100e_coco'
 VITDET = 'mask-rcnn_vit-base-p16_vitdet_8xb8-amp-lsj-100e_coco'
 MVIT_FPN = 'mask-rcnn_mvitv2-base_fpn_8xb4-amp-lsj-36e_coco'
+MIMDET = 'mask-rcnn_mimdet-vit-base-p16_fpn_8xb8-amp-ms-crop-36e_coco'
 SWIN_FPN = 'mask-rcnn_swin-base_fpn_8xb4-amp-lsj-36e_coco'
 VIT = 'upernet_vit-base-p16_8xb2-amp-160k_ade20k-512x512'
 BEIT = 'upernet_beit-base-p16_8xb2-amp-160k_ade20k-512x512'
@@ -38,7 +41,7 @@ def param_groups(config, model):
     return {names[id(parameter)]: group for group in groups for parameter in group['params']}
 
 
-@pytest.mark.parametrize('name', RIVALS)
+@pytest.mark.parametrize('name', [name for name in RIVALS if name != MIMDET])
 def test_all_but_the_backbone_is_ours(name):
     config, base = load(name), base_of(name)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator', 'test_evaluator'):
@@ -62,10 +65,12 @@ def test_all_but_the_backbone_is_ours(name):
 def test_detector_takes_images_of_the_pipelines(name):
     config = load(name)
     model = build_on_meta(config)
-    size = config.image_size
-    levels = model.extract_feat(torch.rand(1, 3, size, size, device='meta'))
-    assert [tuple(x.shape) for x in levels] == [(1, 256, size // s, size // s) for s in (4, 8, 16, 32, 64)]
-    assert len(param_groups(config, model)) == len(list(model.parameters()))
+    divisor = config.model.data_preprocessor.pad_size_divisor
+    height, width = (-(-edge // divisor) * divisor for edge in to_2tuple(config.image_size))
+    levels = model.extract_feat(torch.rand(1, 3, height, width, device='meta'))
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64)]
+    assert [tuple(x.shape) for x in levels] == [(1, 256, *size) for size in sizes]
+    assert len(param_groups(config, model)) == sum(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize('name', SEGMENTATION)
@@ -94,6 +99,7 @@ POSITIONS = (64**2 - 14**2 - 1) * 768
         (VITDET, POSITIONS, 110.9),
         (SWIN_FPN, HEADS, 107.1),
         (MVIT_FPN, HEADS, 71.0),
+        (MIMDET, 0, 127.95),
         (VIT, 0, 163.3),
         (BEIT, 0, 163.1),
         (MAE, 0, 163.9),
@@ -101,11 +107,13 @@ POSITIONS = (64**2 - 14**2 - 1) * 768
     ],
 )
 def test_parameters_are_the_papers(name, more, millions):
-    """The paper prints 118, 111, 107, 71, 163 and 121; it counts the auxiliary heads of these segmentors."""
+    """The paper prints 118, 111, 107, 71, 127, 163 and 121; it counts the auxiliary heads of these segmentors."""
     assert (count_parameters(build_on_meta(load(name))) - more) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
-@pytest.mark.parametrize(('name', 'epochs'), [(VIT_FPN, 100), (VITDET, 100), (SWIN_FPN, 36), (MVIT_FPN, 36)])
+@pytest.mark.parametrize(
+    ('name', 'epochs'), [(VIT_FPN, 100), (VITDET, 100), (SWIN_FPN, 36), (MVIT_FPN, 36), (MIMDET, 36)]
+)
 def test_length_of_detection(name, epochs):
     config = load(name)
     batch = config.train_dataloader.batch_size * 8
@@ -156,6 +164,86 @@ def test_layers_with_one_learning_rate(name, rate, relative):
     assert decays == {0.0}
 
 
+def test_recipe_of_mimdet():
+    """By the released configuration: 64 images a step, three learning rates, norms and biases without decay."""
+    config, base = load(MIMDET), base_of(MIMDET)
+    assert [config.model[part] for part in ('rpn_head', 'roi_head')] == [
+        base.model[part] for part in ('rpn_head', 'roi_head')
+    ]
+    model = build_on_meta(config)
+    groups = param_groups(config, model)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    assert set(shapes) - set(groups) == {'backbone.pos_embed.weight', 'backbone.decoder_pos_embed.weight'}
+    for name, group in groups.items():
+        is_encoder = name.startswith(('backbone.layers.', 'backbone.ln1.'))
+        scale = 1 / 2 if is_encoder else 1 if name.startswith('backbone.stem.') else 2
+        assert group['lr'] == pytest.approx(64 / 16 * 8e-5 * scale), name
+        assert group['weight_decay'] == (0 if len(shapes[name]) == 1 else 0.1), name
+    backbone = model.backbone
+    assert [layer.attn.out_drop.drop_prob for layer in backbone.layers] == pytest.approx([i / 110 for i in range(12)])
+    assert not any(block.attn.out_drop.drop_prob for block in backbone.decoder_blocks)
+    assert backbone.sample_ratio == 0.5 and backbone.pos_embed.weight.shape == (1, 50 * 50, 768)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert len(norms) == 8 + 4 + 4  # of the pyramid, the box head and the mask head
+    assert config.model.data_preprocessor.pad_size_divisor == 32
+
+
+def test_schedule_of_mimdet():
+    """From 0 in a quarter of an epoch; a tenth after 27 epochs and after 33."""
+    config = load(MIMDET)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    epoch_length = 400
+    schedulers = [
+        PARAM_SCHEDULERS.build(scheduler, default_args=dict(optimizer=optimizer, epoch_length=epoch_length))
+        for scheduler in config.param_scheduler
+    ]
+    rates = []
+    optimizer.step()
+    for _ in range(config.train_cfg.max_epochs):
+        for _ in range(epoch_length):
+            rates.append(optimizer.param_groups[0]['lr'])
+            schedulers[0].step()
+        schedulers[1].step()
+    assert rates[:100] == pytest.approx([i / 99 for i in range(100)], abs=2e-6)
+    for first, last, rate in ((99, 27, 1), (27 * 400, 33, 0.1), (33 * 400, 36, 0.01)):
+        assert rates[first : last * 400] == pytest.approx([rate] * (last * 400 - first))
+
+
+def test_images_of_mimdet(mini_coco):
+    """Short edges of 480 to 800 and long ones of up to 1 333, with crops; a test image is fitted into both."""
+    config, miniature = load(MIMDET), load('mask-rcnn_convvit-tiny-p16_fpn_1xb2-10e_mini-coco-384px')
+    datasets = [
+        DATASETS.build(dict(loader.dataset, data_root=f'{mini_coco}/', metainfo=dict(classes=miniature.classes)))
+        for loader in (config.train_dataloader, config.test_dataloader)
+    ]
+    np.random.seed(0)
+    ratios = set()
+    for i in range(12):
+        sample = datasets[0][i % 2]
+        height, width = sample['data_samples'].img_shape
+        assert sample['inputs'].shape == (3, height, width)
+        short, long = sorted((height, width))
+        assert short in (480, 512, 544, 576, 608, 640, 736, 768, 800) or long == 1333
+        assert long <= 1333
+        ratios.add(round(height / width, 2))
+        instances = sample['data_samples'].gt_instances
+        assert len(instances.masks) == len(instances.bboxes) and (instances.masks.areas >= 1).all()
+    assert len(ratios) > 3
+    assert [datasets[1][i]['inputs'].shape[1:] for i in range(2)] == [(857, 800), (857, 800)]
+
+
+def test_cost_of_mimdet_is_the_papers(monkeypatch):
+    """The paper's 1.1 T are multiply-adds of an image of 800 x 1280 pixels."""
+    paper_tables = import_script('benchmarks/paper_tables.py')
+    config = load(MIMDET)
+    config.image_size = (800, 1280)
+    model = build_on_meta(config).eval()
+    monkeypatch.setattr(paper_tables, 'build', lambda name: (config, model))
+    with torch.device('meta'):
+        _, multiply_adds = paper_tables.measure_detector([MIMDET])
+    assert multiply_adds / 1e12 == pytest.approx(1.125, abs=0.0005)
+
+
 VIT_ARCH = dict(embed_dims=96, num_layers=12, num_heads=2, feedforward_channels=192, global_attn_indexes=(2, 5, 8, 11))
 
 
@@ -181,6 +269,8 @@ def small():
             backbone.depths = (1, 2, 1, 1)
         elif 'MViT' in backbone.type:
             backbone.arch = dict(embed_dims=12, num_layers=4, num_heads=1, downscale_indices=(1, 2, 3))
+        elif 'MIMDet' in backbone.type:
+            backbone.update(arch=VIT_ARCH, img_size=128, decoder_dims=64)
         else:
             backbone.update(arch=VIT_ARCH, img_size=(128, 128))
         if name in DETECTION:
@@ -215,11 +305,16 @@ def test_a_step(small, name):
     loss.backward()
     assert torch.isfinite(loss)
     # Where no proposal is positive, the mask head has nothing to learn.
-    learners = (parameter for key, parameter in model.named_parameters() if not key.startswith('roi_head.'))
+    learners = [
+        parameter
+        for key, parameter in model.named_parameters()
+        if parameter.requires_grad and not key.startswith('roi_head.')
+    ]
     assert all(parameter.grad is not None for parameter in learners)
-    before = model.backbone.patch_embed.projection.weight.clone()
+    first = model.backbone.stem[0][0] if name == MIMDET else model.backbone.patch_embed.projection
+    before = first.weight.clone()
     optimizer_of(config, model).step()
-    assert not torch.equal(model.backbone.patch_embed.projection.weight, before)
+    assert not torch.equal(first.weight, before)
 
 
 def load_backbone(config, state_dict, path):

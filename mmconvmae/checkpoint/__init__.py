@@ -8,7 +8,7 @@ from .files import (
     write_checkpoint,
 )
 from .loading import check_state_dict, has_former_names, use_todays_backbone_names, use_todays_decoder_names
-from .official import check_strict, from_official, infer_model, to_official
+from .official import check_strict, from_official, infer_model, mimdet_from_official, to_official
 
 __all__ = [
     'DamagedCheckpointError',
@@ -20,6 +20,7 @@ __all__ = [
     'has_former_names',
     'infer_model',
     'is_state_dict',
+    'mimdet_from_official',
     'read_checkpoint',
     'read_state_dict',
     'to_official',

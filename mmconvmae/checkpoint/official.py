@@ -122,6 +122,18 @@ def _convs_of_heads(norm: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+# The backbone of MIMDet, a rival.
+_MIMDET = (
+    ('encoder.patch_embed.proj.{}.{}', 'backbone.stem.{}.{}'),
+    ('encoder.pos_embed', 'backbone.pos_embed.weight'),
+    *_inside('encoder.blocks.{}.', 'backbone.layers.{}.', _TRANSFORMER_BLOCK),
+    ('encoder.norm', 'backbone.ln1'),
+    ('decoder.decoder_embed', 'backbone.decoder_embed'),
+    ('decoder.conv_feat_proj', 'backbone.stem_embed'),
+    ('decoder.decoder_pos_embed', 'backbone.decoder_pos_embed.weight'),
+    *_inside('decoder.decoder_blocks.{}.', 'backbone.decoder_blocks.{}.', _TRANSFORMER_BLOCK),
+    ('decoder.decoder_norm', 'backbone.decoder_norm'),
+)
 # mmseg calls the heads of UperNet as it did when the authors used it.
 _UPERNET = (('decode_head.*', 'decode_head.*'), ('auxiliary_head.*', 'auxiliary_head.*'))
 # Of each task: where the authors have the backbone in a checkpoint, how some of our names begin (none does so in the
@@ -197,6 +209,27 @@ def from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     )
     parameters = {name: value for name, value in state_dict.items() if not _DERIVED.fullmatch(name)}
     return _rename(parameters, _inside(prefix, '', _BACKBONE) + others, "the authors' ConvMAE")
+
+
+def mimdet_from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the parameters of a MIMDet, as its authors' Mask R-CNN of detectron2 has them, to ours.
+
+    Args:
+        state_dict (dict[str, Tensor]): What the file of the authors of MIMDet holds.
+
+    Returns:
+        dict[str, Tensor]: The same tensors, for mmdet's ``MaskRCNN`` with a ``MIMDet``. Position embeddings lose the
+        place of a class token, which MIMDet does not have.
+
+    Raises:
+        ValueError: If it holds a name that no MIMDet has.
+    """
+    parameters = {
+        name: value[:, 1:] if name.endswith('pos_embed') else value
+        for name, value in state_dict.items()
+        if not _DERIVED.fullmatch(name)
+    }
+    return _rename(parameters, _inside('backbone.bottom_up.', '', _MIMDET) + _FPN + _heads('bn'), "the authors' MIMDet")
 
 
 def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

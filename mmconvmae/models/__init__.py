@@ -4,6 +4,7 @@ from .data_preprocessor import ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
+from .rivals import MIMDet
 from .selfsup import ConvMAE
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'ConvMAEViT',
     'ConvViT',
     'ImageDataPreprocessor',
+    'MIMDet',
     'SimpleFeaturePyramid',
     'VideoClassifier',
     'VideoConvMAEViT',

@@ -1,0 +1,3 @@
+from .mimdet import MIMDet
+
+__all__ = ['MIMDet']
