@@ -229,7 +229,11 @@ def mimdet_from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, value in state_dict.items()
         if not _DERIVED.fullmatch(name)
     }
-    return _rename(parameters, _inside('backbone.bottom_up.', '', _MIMDET) + _FPN + _heads('bn'), "the authors' MIMDet")
+    return _rename(
+        parameters,
+        _inside('backbone.bottom_up.', '', _MIMDET) + _FPN + _HEADS + _convs_of_heads('bn'),
+        "the authors' MIMDet",
+    )
 
 
 def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
