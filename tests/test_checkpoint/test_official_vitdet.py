@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import load, model_of, require
+from helpers import load, model_of
 from mmengine.structures import InstanceData
 from reference_detectron2 import ConvViT, MaskRCNN, anchors, apply_deltas
 
@@ -165,7 +165,6 @@ def test_images_are_prepared_as_theirs():
     config = load(VITDET)
     preprocessor = MODELS.build(config.model.data_preprocessor)
     image = torch.arange(3, dtype=torch.uint8).view(3, 1, 1).expand(3, 2, 4) * 100  # blue, green, red
-    require('mmdet')
     out = preprocessor(dict(inputs=[image], data_samples=None))['inputs'][0]
     assert out.shape == (3, 1024, 1024)
     expected = (torch.tensor([200, 100, 0]) - torch.tensor([123.675, 116.28, 103.53])) / torch.tensor(
