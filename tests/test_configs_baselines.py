@@ -228,6 +228,7 @@ def test_images_of_mimdet(mini_coco):
         ratios.add(round(height / width, 2))
         instances = sample['data_samples'].gt_instances
         assert len(instances.masks) == len(instances.bboxes) and (instances.masks.areas >= 1).all()
+        assert (instances.masks.height, instances.masks.width) == (height, width)
     assert len(ratios) > 3
     for sample in datasets[1]:
         short, long = sorted(sample['data_samples'].ori_shape)
