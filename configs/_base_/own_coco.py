@@ -7,7 +7,9 @@ checks = [dict(type='mmconvmae.CocoCheck')]
 
 train_dataloader = dict(
     num_workers=2,
-    persistent_workers=True,
+    # They start anew with each epoch, so that EpochSeedHook decides what they draw, also in a run that goes on.
+    persistent_workers=False,
+    worker_init_fn=dict(type='mmconvmae.worker_init_fn'),
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(type='CocoDataset', filter_cfg=dict(filter_empty_gt=True, min_size=32)),
@@ -41,6 +43,6 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-randomness = dict(seed=0)
-custom_hooks = [dict(type='mmconvmae.FiniteCheckHook')]
+randomness = dict(seed=0, diff_rank_seed=True)
+custom_hooks = [dict(type='mmconvmae.EpochSeedHook'), dict(type='mmconvmae.FiniteCheckHook')]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='coco/bbox_mAP'))

@@ -60,7 +60,15 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(batch_size=4, num_workers=4, batch_sampler=None, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    # They start anew with each epoch, so that EpochSeedHook decides what they draw, also in a run that goes on.
+    persistent_workers=False,
+    worker_init_fn=dict(type='mmconvmae.worker_init_fn'),
+    batch_sampler=None,
+    dataset=dict(pipeline=train_pipeline),
+)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
@@ -83,5 +91,6 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=25, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-custom_hooks = [dict(type='mmconvmae.FiniteCheckHook')]
+randomness = dict(seed=0, diff_rank_seed=True)
+custom_hooks = [dict(type='mmconvmae.EpochSeedHook'), dict(type='mmconvmae.FiniteCheckHook')]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='coco/bbox_mAP'))
