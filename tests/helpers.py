@@ -31,6 +31,17 @@ CONFIGS = {
     if not {'_base_', 'own_images'} & set(path.relative_to(ROOT).parts)
 }
 
+_OUTLINE = [[1, 1, 20, 1, 20, 20, 1, 20]]
+# Annotations in COCO's format with nothing wrong, to be changed.
+COCO = dict(
+    images=[dict(id=i, file_name=f'{i}.png', width=60, height=40) for i in (1, 2, 3)],
+    annotations=[
+        dict(id=i, image_id=image, category_id=kind, bbox=[1, 1, 19, 19], area=361, iscrowd=0, segmentation=_OUTLINE)
+        for i, (image, kind) in enumerate([(1, 5), (1, 7), (2, 7)])
+    ],
+    categories=[dict(id=5, name='cat'), dict(id=7, name='dog')],
+)
+
 
 def names_in(*folders):
     """Names of the configs that lie in folders under configs/ themselves."""

@@ -37,6 +37,7 @@ from mmconvmae.utils import write_whole
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from conftest import SMALL_MODEL
+from helpers import COCO
 
 PACKAGE = str(Path(mmconvmae.__file__).parent)
 # What somebody may write where a number, a name or a list belongs.
@@ -223,17 +224,6 @@ def try_checkpoint(folder, fault, place, value):
     model.init_weights()
     if fault not in ('missing', 'bytes'):  # one parameter has a value of its own, or another in one bit
         assert all(torch.equal(x, weights[name]) for name, x in model.state_dict().items())
-
-
-OUTLINE = [[1, 1, 20, 1, 20, 20, 1, 20]]
-COCO = dict(
-    images=[dict(id=i, file_name=f'{i}.png', width=60, height=40) for i in (1, 2, 3)],
-    annotations=[
-        dict(id=i, image_id=image, category_id=kind, bbox=[1, 1, 19, 19], area=361, iscrowd=0, segmentation=OUTLINE)
-        for i, (image, kind) in enumerate([(1, 5), (1, 7), (2, 7)])
-    ],
-    categories=[dict(id=5, name='cat'), dict(id=7, name='dog')],
-)
 
 
 @st.composite

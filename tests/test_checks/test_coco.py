@@ -6,6 +6,7 @@ import logging
 import re
 
 import pytest
+from helpers import COCO as CONTENT
 from helpers import require
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -17,15 +18,6 @@ require('mmdet')
 import mmdet.datasets  # noqa: E402, F401
 
 CLASSES = ('cat', 'dog')
-OUTLINE = [[1, 1, 20, 1, 20, 20, 1, 20]]
-CONTENT = dict(
-    images=[dict(id=i, file_name=f'{i}.png', width=60, height=40) for i in (1, 2, 3)],
-    annotations=[
-        dict(id=i, image_id=image, category_id=kind, bbox=[1, 1, 19, 19], area=361, iscrowd=0, segmentation=OUTLINE)
-        for i, (image, kind) in enumerate([(1, 5), (1, 7), (2, 7)])
-    ],
-    categories=[dict(id=5, name='cat'), dict(id=7, name='dog')],
-)
 
 
 @pytest.fixture
