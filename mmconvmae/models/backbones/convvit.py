@@ -274,11 +274,13 @@ class ConvViT(BaseBackbone):
                 '`model.backbone.init_cfg.checkpoint` to one that is there, or `model.backbone.init_cfg` to None for '
                 'random weights.'
             ) from error
-        except AssertionError as error:  # mmengine's, of a prefix that no name has
+        except AssertionError as error:
+            # mmengine's, of a prefix that no name has; there may be several entries in `init_cfg`.
+            if 'is not in the pretrained model' not in str(error):
+                raise
             raise ValueError(
-                f'The checkpoint {self.init_cfg["checkpoint"]} has no parameters whose names begin with '
-                f'{self.init_cfg["prefix"]!r} ({error}); give the prefix that the backbone has in it, or leave '
-                '`prefix` out where it is the backbone alone.'
+                f'The checkpoint of `init_cfg` has no parameters with its `prefix` ({error}: {self.init_cfg}); give '
+                'the prefix that the backbone has in it, or leave `prefix` out where it is the backbone alone.'
             ) from error
 
     def _init_parameters(self) -> None:

@@ -296,8 +296,9 @@ def test_checkpoint_that_is_missing(small_arch, tmp_path):
 def test_pretrained_weights_that_match_nothing(small_arch, tmp_path):
     torch.save(dict(state_dict={'other.weight': torch.zeros(1)}), tmp_path / 'other.pth')
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'other.pth'), prefix='backbone.')
-    model = ConvViT(small_arch, img_size=64, init_cfg=init_cfg)
-    with pytest.raises(
-        ValueError, match=r"other\.pth has no parameters whose names begin with 'backbone\.'.*; give the prefix"
-    ):
-        model.init_weights()
+    for cfg in (init_cfg, [init_cfg]):
+        model = ConvViT(small_arch, img_size=64, init_cfg=cfg)
+        with pytest.raises(
+            ValueError, match=r'no parameters with its `prefix` \(backbone\. .*other\.pth.*; give the prefix'
+        ):
+            model.init_weights()
