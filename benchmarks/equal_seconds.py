@@ -229,7 +229,7 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
 
 def fit(x: Tensor, labels: Tensor, weight_decay: float) -> nn.Linear:
     """Fit a logistic regression to features (N, C), float64, and labels (N, )."""
-    layer = nn.Linear(x.shape[1], int(labels.max()) + 1, dtype=x.dtype)
+    layer = nn.Linear(x.shape[1], int(labels.max()) + 1, dtype=x.dtype, device=x.device)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=300, line_search_fn='strong_wolfe')

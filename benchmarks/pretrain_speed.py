@@ -4,8 +4,9 @@ python benchmarks/pretrain_speed.py [--arch base --batch-size 16 --dtype float32
 
 A step is forward and backward, and with --optimizer AdamW too. Each round takes one step of every contender, so that
 whatever slows the machine slows them all; ratios are taken round by round. Peak memory is that of a process of its own
-for each. Multiply-adds are those of matrix products, convolutions and attention in a forward pass; the last column is
-three times as many, for forward and backward, over what the machine does in large matrix products of the same type.
+for each, or of its tensors on a GPU. Multiply-adds are those of matrix products, convolutions and attention in a
+forward pass; the last column is three times as many, for forward and backward, over what the machine does in large
+matrix products of the same type.
 
 An image with four complementary masks counts as four, so that every step is as large; how many images have to be
 decoded for that is a column of its own.
@@ -178,14 +179,27 @@ class Contender:
         self.model.zero_grad()  # now, because the other contenders need the memory
 
 
-def measure_memory(args: argparse.Namespace) -> dict[str, float]:
-    """Peak memory of a few steps in this process, in GiB, and what of it steps add to weights and libraries."""
-    contender = Contender(args.memory_of, args)
+def measure_memory(name: str, args: argparse.Namespace) -> tuple[Contender, dict[str, float]]:
+    """Build a contender and measure the peak of memory in its first steps.
+
+    Args:
+        name (str): The contender.
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        tuple[Contender, dict[str, float]]: The contender, and GiB: the peak, without what was on a GPU before, and
+        what of it steps add to weights and libraries.
+    """
+    others = 0.0
+    if args.device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        others = peak_memory_gib(args.device)
+    contender = Contender(name, args)
     before = peak_memory_gib(args.device)
     for _ in range(3):
         contender.step()
     peak = peak_memory_gib(args.device)
-    return dict(peak_memory_gib=peak, step_memory_gib=peak - before)
+    return contender, dict(peak_memory_gib=peak - others, step_memory_gib=peak - before)
 
 
 def matrix_rate(args: argparse.Namespace) -> float:
@@ -225,13 +239,17 @@ def run(args: argparse.Namespace) -> list[dict]:
         list[dict]: Figures of each, in the order of the command line.
     """
     memory = {name: dict(peak_memory_gib=None, step_memory_gib=None) for name in args.contenders}
-    if not args.no_memory:
+    if args.device == 'cpu' and not args.no_memory:
         for name in args.contenders:
             print(f'Peak memory of {CONTENDERS[name][0]} ...', flush=True)
             command = [sys.executable, *sys.argv, '--memory-of', name]
             memory[name] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
-
-    contenders = {name: Contender(name, args) for name in args.contenders}
+    contenders = {}
+    for name in args.contenders:
+        if args.device == 'cpu' or args.no_memory:
+            contenders[name] = Contender(name, args)
+        else:
+            contenders[name], memory[name] = measure_memory(name, args)
     seconds = time_in_turn({name: contender.step for name, contender in contenders.items()}, args)
     rate = matrix_rate(args)
     results = []
@@ -284,7 +302,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.memory_of:
-        print(json.dumps(measure_memory(args)))
+        print(json.dumps(measure_memory(args.memory_of, args)[1]))
         return
     if args.stage_ratios:
         print_stage_times(args)

@@ -1,0 +1,341 @@
+"""Evidence on photographs: what pretraining is worth, and whether the paper's ablations come out in its order.
+
+python benchmarks/evidence/evidence.py DATA [--variants NAME ... --seeds 0 1 2 --out FOLDER]
+
+DATA has the folders flowers5 (train/CLASS, val/CLASS), camvid11 (images and annotations, each with training, validation
+and test) and others with photographs that have no labels, by default animals6/train and coco_mini/train2017.
+
+A cell is a variant and a seed. Each is pretrained on all training images without their labels, by the model of its
+config in configs/, made small. Then
+
+- a linear probe and nearest neighbours judge features of flowers5,
+- finetuning on flowers5 begins from its weights, with all labels and with a tenth of them,
+- and, for the variants 'random' and 'paper', segmentation of camvid11 does.
+
+The figure is that after the last step: nothing is chosen by it. A cell that is in --out is not done again, so several
+processes may share --out with different --seeds or --variants. Everything is in the memory of the device, crops are
+made there, and on a GPU each step is recorded once and replayed.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from images import Canvases, centre, load_canvases, load_classes, load_masks, random_grid, sample
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import set_random_seed
+from tables import write_tables
+from torch import Tensor
+from training import Training, autocast, layer_groups
+
+from mmconvmae.datasets import find_images
+from mmconvmae.models import ConvViT
+from mmconvmae.registry import MODELS
+from mmconvmae.utils import write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / 'benchmarks'), str(ROOT / 'tools' / 'analysis_tools')]
+from equal_seconds import NEIGHBORS, probe  # noqa: E402
+from knn import vote  # noqa: E402
+
+ABLATION = 'ablations/convmae_convvit-base-p16-{}_8xb256-amp-coslr-800e_in1k.py'
+# The config of each variant in configs/convmae, of which the model is taken; None is random weights.
+VARIANTS = {
+    'random': None,
+    'paper': 'convmae_convvit-base-p16_8xb256-amp-coslr-800e_in1k.py',
+    'single-scale': ABLATION.format('single-scale'),
+    'unmasked-conv': ABLATION.format('unmasked-conv'),
+    'token-mask': ABLATION.format('token-mask'),
+    'kernel3': ABLATION.format('kernel3'),
+    'kernel7': ABLATION.format('kernel7'),
+}
+SEGMENTED = ('random', 'paper')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path)
+    parser.add_argument('--more-images', nargs='+', default=['animals6/train', 'coco_mini/train2017'], metavar='FOLDER')
+    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--arch', choices=ConvViT.arch_zoo, default='tiny')
+    parser.add_argument('--size', type=int, default=128, help='edge of the images, a multiple of 16')
+    parser.add_argument('--steps', type=int, default=4000, help='of pretraining')
+    parser.add_argument('--batch-size', type=int, default=256, help='of pretraining')
+    parser.add_argument('--lr', type=float, default=1e-3, help='of pretraining')
+    parser.add_argument('--finetuning-epochs', type=int, default=100)
+    parser.add_argument('--segmentation-steps', type=int, default=3000)
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs', 'evidence'))
+    parser.add_argument('--minutes', type=float, help='begin no cell that would not end within this time')
+    args = parser.parse_args()
+    for folder in ('flowers5/train', 'flowers5/val', 'camvid11/images', *args.more_images):
+        if not (args.data / folder).is_dir():
+            sys.exit(
+                f'Error: there is no folder {args.data / folder}; README.md beside this script says what DATA has.'
+            )
+    return args
+
+
+class Cell:
+    """A variant and a seed.
+
+    Args:
+        variant (str): Which.
+        seed (int): Of weights, crops, masks and the choice of labels.
+        data (Data): The images.
+        args (argparse.Namespace): Command line.
+    """
+
+    def __init__(self, variant: str, seed: int, data: 'Data', args: argparse.Namespace) -> None:
+        self.variant, self.seed, self.data, self.args = variant, seed, data, args
+        self.config = VARIANTS[variant]
+        # What a backbone that begins from these weights needs as well.
+        self.backbone = dict(type='mmconvmae.ConvViT', arch=args.arch, img_size=args.size)
+        if self.config:
+            settings = Config.fromfile(ROOT / 'configs' / 'convmae' / self.config).model
+            self.backbone.update({key: settings.backbone[key] for key in ('kernel_size',) if key in settings.backbone})
+        self.weights = None
+
+    def say(self, what: str) -> object:
+        def print_loss(step: int, loss: float) -> None:
+            print(f'{self.variant}, seed {self.seed}: {what}, step {step}, loss {loss:.4f}', flush=True)
+
+        return print_loss
+
+    def run(self) -> dict:
+        """Do everything.
+
+        Returns:
+            dict: Figures.
+        """
+        figures = dict(variant=self.variant, seed=self.seed)
+        start = time.perf_counter()
+        if self.config:
+            figures.update(self.pretrain())
+        figures.update(self.judge_features())
+        figures['finetuning'] = self.finetune(1.0)
+        figures['finetuning_tenth'] = self.finetune(0.1)
+        if self.variant in SEGMENTED:
+            figures.update(self.segment())
+        return dict(figures, seconds=time.perf_counter() - start)
+
+    def pretrain(self) -> dict:
+        """Pretrain, and keep the weights of the backbone."""
+        set_random_seed(self.seed)
+        args, canvases = self.args, self.data.unlabelled
+        settings = Config.fromfile(ROOT / 'configs' / 'convmae' / self.config).model
+        settings.backbone.update(arch=args.arch, img_size=args.size)
+        if args.arch == 'tiny':  # as in the template for own images
+            settings.neck.update(embed_dims=128, depth=2, num_heads=4)
+        settings.pop('data_preprocessor', None)
+        model = MODELS.build(settings)
+        model.init_weights()
+        model.to(args.device).train()
+
+        def loss() -> Tensor:
+            ids = torch.randint(len(canvases.images), (args.batch_size,), device=args.device)
+            grid = random_grid(canvases.ratios[ids], args.size, (0.2, 1.0), 4 / 3)
+            return model.loss(sample(canvases.images[ids], grid), None)['loss']
+
+        training = Training(layer_groups(model, args.lr, 1.0, 0.05), loss, args.steps, args.device, (0.9, 0.95))
+        seconds = training.run(self.say('pretraining'))
+        self.weights = {name: value.cpu() for name, value in model.backbone.state_dict().items()}
+        with write_whole(self.args.out / 'weights' / f'{self.variant}_seed{self.seed}.pth') as path:
+            torch.save(dict(state_dict={f'backbone.{name}': value for name, value in self.weights.items()}), path)
+        torch.manual_seed(0)  # of the masks, the same for all
+        with torch.no_grad():
+            held_out = model.loss(centre(self.data.flowers['val'], args.size), None)['loss'].item()
+        return dict(held_out_loss=held_out, pretraining_seconds=seconds)
+
+    def build_backbone(self, **kwargs) -> nn.Module:
+        backbone = MODELS.build(dict(self.backbone, **kwargs))
+        backbone.init_weights()
+        if self.weights is not None:
+            missing, unexpected = backbone.load_state_dict(self.weights, strict=False)
+            if unexpected or any(not name.startswith('norm') for name in missing):
+                raise ValueError(f'The weights do not fit: {missing} are missing, and {unexpected} have no place.')
+        return backbone.to(self.args.device)
+
+    @torch.no_grad()
+    def judge_features(self) -> dict:
+        """Linear probe and nearest neighbours on flowers5, in per cent."""
+        set_random_seed(self.seed)
+        backbone = self.build_backbone(out_type='featmap').eval()
+        parts = []
+        for part in ('train', 'val'):
+            batches = centre(self.data.flowers[part], self.args.size).split(256)
+            parts.append(torch.cat([backbone(batch)[-1].mean((2, 3)) for batch in batches]).double())
+        mean, deviation = parts[0].mean(0), parts[0].std(0).clamp(min=1e-12)
+        train, val = ((part - mean) / deviation for part in parts)
+        labels, expected = (self.data.flowers[part].labels for part in ('train', 'val'))
+        with torch.enable_grad():
+            classes, _ = probe(train, labels, val)
+        nearest = vote(train, labels, val, NEIGHBORS, 0.07)
+        return {
+            name: 100 * (found == expected).double().mean().item()
+            for name, found in dict(probe=classes, knn=nearest).items()
+        }
+
+    def finetune(self, share: float) -> float:
+        """Finetune on a share of the labels of flowers5.
+
+        Args:
+            share (float): Share of the images of each class.
+
+        Returns:
+            float: Accuracy on the validation images, in per cent.
+        """
+        set_random_seed(self.seed)
+        args, flowers = self.args, self.data.flowers['train']
+        template = Config.fromfile(ROOT / 'configs' / 'own_images' / 'classify.py')
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = []
+        for label in range(int(flowers.labels.max()) + 1):
+            ids = (flowers.labels == label).nonzero().flatten().cpu()
+            chosen.append(ids[torch.randperm(len(ids), generator=generator)[: max(1, round(share * len(ids)))]])
+        canvases = flowers.take(torch.cat(chosen).to(args.device))
+        batch = template.batch_size
+        steps = max(1000, args.finetuning_epochs * len(canvases.images) // batch)
+        if args.device == 'cpu':
+            steps = args.finetuning_epochs * len(canvases.images) // batch + 1
+
+        backbone = self.build_backbone(drop_path_rate=0.0)
+        head = MODELS.build(dict(template.model.head, in_channels=backbone.embed_dims[-1], num_classes=len(chosen)))
+        head.init_weights()
+        model = nn.ModuleDict(dict(backbone=backbone, head=head.to(args.device))).train()
+
+        def loss() -> Tensor:
+            ids = torch.randint(len(canvases.images), (batch,), device=args.device)
+            grid = random_grid(canvases.ratios[ids], args.size, (0.25, 1.0), 4 / 3)
+            scores = head.fc(backbone(sample(canvases.images[ids], grid))[-1])
+            smoothing = template.model.head.loss.label_smooth_val
+            return F.cross_entropy(scores.float(), canvases.labels[ids], label_smoothing=smoothing)
+
+        decay = 1.0 if self.weights is None else template.layer_decay
+        groups = layer_groups(model, template.base_lr, decay, 0.05)
+        Training(groups, loss, steps, args.device).run(self.say(f'finetuning on {share:.0%} of the labels'))
+        model.eval()
+        val = self.data.flowers['val']
+        with torch.no_grad():
+            batches = centre(val, args.size).split(256)
+            classes = torch.cat([head.fc(backbone(images)[-1]).argmax(1) for images in batches])
+        return 100 * (classes == val.labels).double().mean().item()
+
+    def segment(self) -> dict:
+        """Segment camvid11.
+
+        Returns:
+            dict: mIoU on validation and test, in per cent, by that of each class.
+        """
+        set_random_seed(self.seed)
+        args, streets = self.args, self.data.streets['training']
+        num_classes, size = 11, args.size * 3 // 2
+        template = Config.fromfile(ROOT / 'configs' / 'own_images' / 'segment.py')
+        backbone = self.build_backbone(
+            out_type='featmap', out_indices=(0, 1, 2, 3), fourth_level='max_pool', drop_path_rate=0.0
+        )
+        widths = [*backbone.embed_dims, backbone.embed_dims[-1]]
+        head = dict(template.model.decode_head, in_channels=widths, num_classes=num_classes, channels=128)
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            head = MODELS.build(head)
+        model = nn.ModuleDict(dict(backbone=backbone, head=head.to(args.device))).train()
+        batch = 2 * template.batch_size
+
+        def loss() -> Tensor:
+            ids = torch.randint(len(streets.images), (batch,), device=args.device)
+            grid = random_grid(streets.ratios[ids], size, (0.15, 0.75), 1.2)
+            scores = head(backbone(sample(streets.images[ids], grid)))
+            labels = F.grid_sample(streets.labels[ids].float(), grid, mode='nearest', align_corners=False)[:, 0].long()
+            scores = F.interpolate(scores.float(), size=size, mode='bilinear', align_corners=False)
+            return F.cross_entropy(scores, labels, ignore_index=255)
+
+        decay = 1.0 if self.weights is None else template.layer_decay
+        groups = layer_groups(model, 5e-4, decay, 0.05)
+        Training(groups, loss, args.segmentation_steps, args.device).run(self.say('segmentation'))
+        model.eval()
+        figures = {}
+        for part in ('validation', 'test'):
+            figures[f'miou_{part}'] = self.mean_iou(model, self.data.streets[part], num_classes)
+        return figures
+
+    @torch.no_grad()
+    def mean_iou(self, model: nn.ModuleDict, streets: Canvases, num_classes: int) -> float:
+        """Mean intersection over union of whole images, compared at the size of the labels, in per cent."""
+        matrix = torch.zeros(num_classes, num_classes, dtype=torch.float64, device=self.args.device)
+        edge = self.args.size * 2  # of the shorter edge, about as large as in the crops of training
+        for i in range(0, len(streets.images), 16):
+            part = streets.take(torch.arange(i, min(i + 16, len(streets.images)), device=self.args.device))
+            width = round(edge * part.ratios[0].item() / 16) * 16
+            theta = torch.eye(2, 3, device=self.args.device).expand(len(part.images), -1, -1)
+            grid = F.affine_grid(theta, (len(part.images), 1, edge, width), align_corners=False)
+            with autocast(self.args.device):
+                scores = model['head'](model['backbone'](sample(part.images, grid)))
+            scores = F.interpolate(scores.float(), size=part.labels.shape[2:], mode='bilinear', align_corners=False)
+            found, expected = scores.argmax(1).flatten(), part.labels.flatten().long()
+            counted = expected != 255
+            pairs = expected[counted] * num_classes + found[counted]
+            matrix += torch.bincount(pairs, minlength=num_classes**2).view_as(matrix)
+        both = matrix.diagonal()
+        return 100 * (both / (matrix.sum(0) + matrix.sum(1) - both)).nanmean().item()
+
+
+class Data:
+    """All images, in the memory of the device."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        edge = args.size * 3 // 2
+        self.flowers = {
+            part: load_classes(args.data / 'flowers5' / part, edge, args.device) for part in ('train', 'val')
+        }
+        self.streets = {
+            part: load_masks(args.data / 'camvid11', part, 2 * args.size, args.device)
+            for part in ('training', 'validation', 'test')
+        }
+        folders = ['camvid11/images/training', *args.more_images]
+        paths = [args.data / folder / name for folder in folders for name in sorted(find_images(args.data / folder)[0])]
+        others, train = load_canvases(paths, edge, args.device), self.flowers['train']
+        self.unlabelled = Canvases(torch.cat([train.images, others.images]), torch.cat([train.ratios, others.ratios]))
+
+
+def main() -> None:
+    args = parse_args()
+    init_default_scope('mmpretrain')
+    MMLogger.get_current_instance().setLevel('WARNING')
+    start = time.perf_counter()
+    settings = {
+        key: getattr(args, key)
+        for key in ('arch', 'size', 'steps', 'batch_size', 'lr', 'finetuning_epochs', 'segmentation_steps')
+    }
+    cells = [(seed, variant) for seed in args.seeds for variant in args.variants]
+    files = {cell: args.out / 'cells' / f'{cell[1]}_seed{cell[0]}.json' for cell in cells}
+    left = [cell for cell in cells if not files[cell].exists()]
+    data, longest = Data(args) if left else None, 0.0
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    for i, (seed, variant) in enumerate(left):
+        gone = time.perf_counter() - start
+        if args.minutes and gone + longest > 60 * args.minutes:
+            print(f'{len(left) - i} cells are left for another time.')
+            break
+        eta = f'about {longest * (len(left) - i) / 60:.0f} minutes' if longest else 'no time known yet'
+        print(f'{variant}, seed {seed}: {len(left) - i} cells to go, {eta}', flush=True)
+        figures = Cell(variant, seed, data, args).run()
+        longest = max(longest, figures['seconds'])
+        device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
+        figures.update(settings=settings, device=device, torch=torch.__version__, commit=commit.stdout.strip())
+        print({key: round(value, 2) for key, value in figures.items() if isinstance(value, float)}, flush=True)
+        with write_whole(files[seed, variant]) as path:
+            path.write_text(json.dumps(figures, indent=1))
+    write_tables(args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,146 @@
+"""Tables of finished cells."""
+
+import json
+import math
+import statistics
+from pathlib import Path
+
+import yaml
+
+from mmconvmae.utils import markdown_table, write_whole
+
+FIGURES = {
+    'probe': 'linear probe, %',
+    'knn': 'k-NN, %',
+    'finetuning_tenth': 'finetuning, a tenth of the labels, %',
+    'finetuning': 'finetuning, all labels, %',
+    'miou_validation': 'camvid11 validation, mIoU',
+    'miou_test': 'camvid11 test, mIoU',
+}
+STARTS = {'random': 'random weights', 'paper': 'pretrained'}
+# What is compared with what, and the rows of the paper's tables that do: table, first row, second row, column.
+ORDERINGS = (
+    ('masked over unmasked convolution', 'single-scale', 'unmasked-conv', (5, 0, 2)),
+    ('block-wise over token-wise masks', 'single-scale', 'token-mask', (5, 0, 1)),
+    ('5 x 5 over 3 x 3', 'single-scale', 'kernel3', (5, 0, 3)),
+    ('5 x 5 over 7 x 7', 'single-scale', 'kernel7', (5, 0, 4)),
+    ('multi-scale over single-scale decoder', 'paper', 'single-scale', (6, 1, 0)),
+)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{statistics.mean(values):.1f}{deviation}'
+
+
+def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
+    """Read finished cells.
+
+    Args:
+        folder (Path): What was given as --out.
+
+    Returns:
+        dict[str, dict[int, dict]]: Figures by variant, then by seed.
+
+    Raises:
+        ValueError: If cells have different settings.
+    """
+    cells, settings = {}, None
+    for file in sorted((folder / 'cells').glob('*.json')):
+        cell = json.loads(file.read_text())
+        if settings not in (None, cell['settings']):
+            raise ValueError(f'{file} has the settings {cell["settings"]}, and others {settings}; give another --out.')
+        settings = cell['settings']
+        cells.setdefault(cell['variant'], {})[cell['seed']] = cell
+    return cells
+
+
+def tasks_table(cells: dict[str, dict[int, dict]]) -> str:
+    """What pretraining is worth in each task."""
+    starts = {start: cells[start] for start in STARTS if start in cells}
+    rows = []
+    for key, heading in FIGURES.items():
+        values = [[cell[key] for cell in runs.values() if key in cell] for runs in starts.values()]
+        rows.append([heading, *(spread(numbers) if numbers else '-' for numbers in values)])
+    return markdown_table(['', *(STARTS[start] for start in starts)], rows)
+
+
+def verdict(differences: list[float], expected: float) -> str:
+    """Say whether differences by seed have the paper's sign: beyond two standard errors, or not to be told."""
+    if len(differences) < 2:
+        return 'one seed'
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+    if abs(mean) <= 2 * error or expected == 0:
+        return 'not to be told'
+    return 'the same' if mean * expected > 0 else 'other'
+
+
+def orderings_table(cells: dict[str, dict[int, dict]], paper: dict) -> str:
+    """The paper's ablations beside ours, as differences of each pair, seed by seed.
+
+    Args:
+        cells (dict[str, dict[int, dict]]): Figures by variant, then by seed.
+        paper (dict): The paper's tables by their numbers.
+
+    Returns:
+        str: The table.
+    """
+    keys = ('finetuning', 'finetuning_tenth', 'probe')
+    rows = []
+    for name, first, second, (table, upper, lower) in ORDERINGS:
+        if not {first, second} <= set(cells):
+            continue
+        published = [paper[table]['rows'][i]['paper'][0] for i in (upper, lower)]
+        expected = round(published[0] - published[1], 1)
+        seeds = sorted(set(cells[first]) & set(cells[second]))
+        row = [name, f'{expected:+.1f}']
+        for key in keys:
+            differences = [cells[first][seed][key] - cells[second][seed][key] for seed in seeds]
+            row += [f'{statistics.mean(differences):+.1f} ({", ".join(f"{d:+.1f}" for d in differences)})']
+            row += [verdict(differences, expected)]
+        rows.append(row)
+    header = ['', "the paper's difference"]
+    for key in keys:
+        header += [f'ours, {FIGURES[key]} (by seed)', 'order']
+    return markdown_table(header, rows)
+
+
+def variants_table(cells: dict[str, dict[int, dict]]) -> str:
+    """All figures of all variants."""
+    keys = dict(FIGURES, held_out_loss='held-out loss', seconds='seconds a cell')
+    rows = []
+    for variant, runs in cells.items():
+        values = {key: [cell[key] for cell in runs.values() if key in cell] for key in keys}
+        row = [variant, len(runs), *(spread(numbers) if numbers else '-' for numbers in values.values())]
+        if values['held_out_loss']:
+            row[-2] = f'{statistics.mean(values["held_out_loss"]):.4f}'
+        rows.append(row)
+    return markdown_table(['', 'seeds', *keys.values()], rows)
+
+
+def write_tables(folder: Path) -> None:
+    """Write the tables of all cells in a folder to its results.md, and print them.
+
+    Args:
+        folder (Path): What was given as --out.
+    """
+    cells = load_cells(folder)
+    if not cells:
+        return
+    paper = yaml.safe_load(Path(__file__).parents[1].joinpath('paper_tables.yml').read_text())
+    every = [cell for runs in cells.values() for cell in runs.values()]
+    machines = sorted({f'{cell["device"]}, PyTorch {cell["torch"]}, commit {cell["commit"]}' for cell in every})
+    hours = sum(cell['seconds'] for cell in every) / 3600
+    settings = ', '.join(f'{key.replace("_", " ")} {value}' for key, value in every[0]['settings'].items())
+    text = '\n\n'.join(
+        [
+            f'{len(every)} cells in {hours:.2f} hours, one after the other ({"; ".join(machines)}). {settings}.',
+            tasks_table(cells),
+            orderings_table(cells, paper),
+            variants_table(cells),
+        ]
+    )
+    print(text)
+    with write_whole(folder / 'results.md') as path:
+        path.write_text(f'{text}\n')

@@ -1,0 +1,128 @@
+"""Training with everything on the device: on a GPU a step is recorded once and replayed."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+# Steps before the recording, which needs memory and kernels to be there; their learning rate is 0.
+WARM_UP = 3
+
+
+def autocast(device: str) -> object:
+    """bfloat16 on a GPU, float32 on a CPU; a recording must not keep the weights that autocast casts."""
+    return torch.autocast('cuda', torch.bfloat16, cache_enabled=False) if device == 'cuda' else nullcontext()
+
+
+def layer_groups(model: nn.Module, lr: float, decay: float, weight_decay: float) -> list[dict]:
+    """Group parameters by layer and by whether they are decayed.
+
+    Args:
+        model (nn.Module): A model with a ``backbone`` that may know its layers.
+        lr (float): Learning rate of the last layer.
+        decay (float): Learning rate of each layer as a share of that of the next.
+        weight_decay (float): Of what has more than one dimension and is no position embedding.
+
+    Returns:
+        list[dict]: Groups, with the peak of their learning rate under 'peak'.
+    """
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = 1.0
+        if decay != 1:
+            layer, num_layers = model.backbone.get_layer_depth(name, 'backbone.')
+            scale = decay ** (num_layers - 1 - layer)
+        decayed = parameter.ndim > 1 and 'pos_embed' not in name
+        key = (scale, decayed)
+        group = dict(params=[], peak=lr * scale, weight_decay=weight_decay if decayed else 0.0)
+        groups.setdefault(key, group)['params'].append(parameter)
+    return list(groups.values())
+
+
+class Training:
+    """A model in training with AdamW: a tenth of warm-up, then half a cosine down to 0.
+
+    Args:
+        groups (list[dict]): Parameter groups, as :func:`layer_groups` makes them.
+        loss (Callable[[], Tensor]): Draws a batch and gives its loss, a scalar, without reading anything back.
+        steps (int): Number of steps.
+        device (str): 'cuda' or 'cpu'.
+        betas (tuple[float, float]): Of AdamW.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict],
+        loss: Callable[[], Tensor],
+        steps: int,
+        device: str,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        on_gpu = device == 'cuda'
+        for group in groups:
+            group['lr'] = torch.zeros((), device=device) if on_gpu else 0.0
+        self.optimizer = torch.optim.AdamW(groups, betas=betas, capturable=on_gpu)
+        self.loss, self.steps, self.device = loss, steps, device
+        self.graph, self.value = None, None
+
+    def _step(self) -> Tensor:
+        with autocast(self.device):
+            loss = self.loss()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _record(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.optimizer.zero_grad(set_to_none=True)
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.value = self._step()
+
+    def run(self, say: Callable[[int, float], None], interval: int = 500) -> float:
+        """Take all steps.
+
+        Args:
+            say (Callable[[int, float], None]): Is told the step and the loss, now and then.
+            interval (int): Number of steps between. Defaults to 500.
+
+        Returns:
+            float: Seconds.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        if self.device == 'cuda':
+            self._record()
+        start = time.perf_counter()
+        for i in range(self.steps):
+            progress = (i + 0.5) / self.steps
+            factor = progress / 0.1 if progress < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (progress - 0.1) / 0.9)
+            for group in self.optimizer.param_groups:
+                if self.graph is None:
+                    group['lr'] = group['peak'] * factor
+                else:
+                    group['lr'].fill_(group['peak'] * factor)
+            if self.graph is None:
+                self.optimizer.zero_grad()
+                self.value = self._step()
+            else:
+                self.graph.replay()
+            if (i + 1) % interval == 0 or i + 1 == self.steps:
+                loss = self.value.item()
+                if not math.isfinite(loss):
+                    raise ValueError(f'The loss is {loss} in step {i + 1}; lower the learning rate.')
+                say(i + 1, loss)
+        return time.perf_counter() - start
