@@ -180,10 +180,9 @@ class Cell:
         with torch.enable_grad():
             classes, _ = probe(train, labels, val)
         nearest = vote(train, labels, val, NEIGHBORS, 0.07)
-        return {
-            name: 100 * (found == expected).double().mean().item()
-            for name, found in dict(probe=classes, knn=nearest).items()
-        }
+        found = dict(probe=classes, knn=nearest)
+        expected = expected.cpu()
+        return {name: 100 * (classes.cpu() == expected).double().mean().item() for name, classes in found.items()}
 
     def finetune(self, share: float) -> float:
         """Finetune on a share of the labels of flowers5.
