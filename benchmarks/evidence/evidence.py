@@ -34,7 +34,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import set_random_seed
 from tables import write_tables
 from torch import Tensor
-from training import Training, autocast, layer_groups
+from training import DivergedError, Training, autocast, layer_groups
 
 from mmconvmae.datasets import find_images
 from mmconvmae.models import ConvViT
@@ -184,14 +184,14 @@ class Cell:
         expected = expected.cpu()
         return {name: 100 * (classes.cpu() == expected).double().mean().item() for name, classes in found.items()}
 
-    def finetune(self, share: float) -> float:
+    def finetune(self, share: float) -> float | None:
         """Finetune on a share of the labels of flowers5.
 
         Args:
             share (float): Share of the images of each class.
 
         Returns:
-            float: Accuracy on the validation images, in per cent.
+            float | None: Accuracy on the validation images, in per cent; None if the loss did not stay finite.
         """
         set_random_seed(self.seed)
         args, flowers = self.args, self.data.flowers['train']
@@ -221,7 +221,12 @@ class Cell:
 
         decay = 1.0 if self.weights is None else template.layer_decay
         groups = layer_groups(model, template.base_lr, decay, 0.05)
-        Training(groups, loss, steps, args.device).run(self.say(f'finetuning on {share:.0%} of the labels'))
+        what = f'finetuning on {share:.0%} of the labels'
+        try:
+            Training(groups, loss, steps, args.device).run(self.say(what))
+        except DivergedError as error:
+            print(f'{self.variant}, seed {self.seed}: {what}: {error}', flush=True)
+            return None
         model.eval()
         val = self.data.flowers['val']
         with torch.no_grad():

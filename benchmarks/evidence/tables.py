@@ -28,10 +28,14 @@ ORDERINGS = (
 )
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
+def spread(values: list[float | None]) -> str:
+    """Mean and standard deviation, and how many runs diverged."""
+    diverged, values = values.count(None), [value for value in values if value is not None]
+    if not values:
+        return f'{diverged} of {diverged} diverged' if diverged else '-'
+    lost = f' ({diverged} of {diverged + len(values)} diverged)' if diverged else ''
     deviation = f' ± {statistics.stdev(values):.1f}' if len(values) > 1 else ''
-    return f'{statistics.mean(values):.1f}{deviation}'
+    return f'{statistics.mean(values):.1f}{deviation}{lost}'
 
 
 def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
@@ -62,7 +66,7 @@ def tasks_table(cells: dict[str, dict[int, dict]]) -> str:
     rows = []
     for key, heading in FIGURES.items():
         values = [[cell[key] for cell in runs.values() if key in cell] for runs in starts.values()]
-        rows.append([heading, *(spread(numbers) if numbers else '-' for numbers in values)])
+        rows.append([heading, *map(spread, values)])
     return markdown_table(['', *(STARTS[start] for start in starts)], rows)
 
 
@@ -96,7 +100,11 @@ def orderings_table(cells: dict[str, dict[int, dict]], paper: dict) -> str:
         seeds = sorted(set(cells[first]) & set(cells[second]))
         row = [name, f'{expected:+.1f}']
         for key in keys:
-            differences = [cells[first][seed][key] - cells[second][seed][key] for seed in seeds]
+            pairs = [(cells[first][seed][key], cells[second][seed][key]) for seed in seeds]
+            differences = [upper - lower for upper, lower in pairs if None not in (upper, lower)]
+            if not differences:
+                row += ['-', '-']
+                continue
             row += [f'{statistics.mean(differences):+.1f} ({", ".join(f"{d:+.1f}" for d in differences)})']
             row += [verdict(differences, expected)]
         rows.append(row)
@@ -112,7 +120,7 @@ def variants_table(cells: dict[str, dict[int, dict]]) -> str:
     rows = []
     for variant, runs in cells.items():
         values = {key: [cell[key] for cell in runs.values() if key in cell] for key in keys}
-        row = [variant, len(runs), *(spread(numbers) if numbers else '-' for numbers in values.values())]
+        row = [variant, len(runs), *map(spread, values.values())]
         if values['held_out_loss']:
             row[-2] = f'{statistics.mean(values["held_out_loss"]):.4f}'
         rows.append(row)
@@ -135,7 +143,7 @@ def write_tables(folder: Path) -> None:
     settings = ', '.join(f'{key.replace("_", " ")} {value}' for key, value in every[0]['settings'].items())
     text = '\n\n'.join(
         [
-            f'{len(every)} cells in {hours:.2f} hours, one after the other ({"; ".join(machines)}). {settings}.',
+            f'{len(every)} cells, {hours:.2f} cell hours ({"; ".join(machines)}): {settings}.',
             tasks_table(cells),
             orderings_table(cells, paper),
             variants_table(cells),

@@ -9,6 +9,10 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+class DivergedError(ValueError):
+    """The loss of a training is not finite."""
+
+
 # Steps before the recording, which needs memory and kernels to be there; their learning rate is 0.
 WARM_UP = 3
 
@@ -102,7 +106,7 @@ class Training:
             float: Seconds.
 
         Raises:
-            ValueError: If the loss is not finite.
+            DivergedError: If the loss is not finite.
         """
         if self.device == 'cuda':
             self._record()
@@ -123,6 +127,6 @@ class Training:
             if (i + 1) % interval == 0 or i + 1 == self.steps:
                 loss = self.value.item()
                 if not math.isfinite(loss):
-                    raise ValueError(f'The loss is {loss} in step {i + 1}; lower the learning rate.')
+                    raise DivergedError(f'The loss is {loss} in step {i + 1}; lower the learning rate.')
                 say(i + 1, loss)
         return time.perf_counter() - start
