@@ -9,6 +9,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+
 class DivergedError(ValueError):
     """The loss of a training is not finite."""
 
