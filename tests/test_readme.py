@@ -14,7 +14,11 @@ from PIL import Image
 from mmconvmae.registry import MODELS
 
 README = (ROOT / 'README.md').read_text()
-GUIDES = {path: path.read_text() for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]}
+GUIDES = {
+    path: path.read_text()
+    for pattern in ('*.md', 'docs/*.md', 'configs/**/*.md')
+    for path in sorted(ROOT.glob(pattern))
+}
 TEXT = '\n'.join(GUIDES.values())
 
 
