@@ -1,10 +1,11 @@
-"""Pages of the documentation site whose text lies elsewhere: README, files outside of docs/, docstrings.
+"""Pages of the documentation site whose text lies elsewhere: README, files outside of docs/, docstrings, the notebook.
 
 mkdocs.yml names this file as its hook, and for docstrings as an extension. A link is written as it has to be in the
 repository; on the site it leads to the page of the same file.
 """
 
 import ast
+import json
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yml': 'yaml', '.toml': 'toml'}
 def on_files(files, config):
     """Add the pages, and one with the code of each file that a page links to."""
     texts = {'index.md': ('README.md', _readme()[0]), 'getting_started.md': ('README.md', _readme()[1])}
+    texts['walkthrough.md'] = ('docs/walkthrough.ipynb', _notebook(ROOT / 'docs/walkthrough.ipynb'))
     for uri in _uris(config.nav):
         if (ROOT / uri).exists():
             texts[uri] = (uri, (ROOT / uri).read_text())
@@ -70,7 +72,8 @@ def _to_page(match, path, uri, texts, missing):
     target = os.path.normpath(PurePosixPath(path).parent / match['name'])
     if not (ROOT / target).is_file():
         raise PluginError(f'{path} links to {match["name"]}, which is no file; link to a file.')
-    page = 'index.md' if target == 'README.md' else target.removeprefix('docs/')
+    page = {'README.md': 'index.md', 'docs/walkthrough.ipynb': 'walkthrough.md'}.get(target, target)
+    page = page.removeprefix('docs/')
     if page not in texts and Path(page).suffix != '.png':
         page = missing.setdefault(target, f'{target}.md')
     return os.path.relpath(page, PurePosixPath(uri).parent)
@@ -82,6 +85,14 @@ def _readme():
     sections = {re.match('## (.*)', section)[1]: section for section in others}
     steps = [sections.pop(title) for title in GETTING_STARTED]
     return first + ''.join(sections.values()), '# Getting started\n\n' + ''.join(steps)
+
+
+def _notebook(path):
+    """A notebook as Markdown, its code cells as blocks."""
+    return '\n\n'.join(
+        f'```python\n{"".join(cell["source"])}\n```' if cell['cell_type'] == 'code' else ''.join(cell['source'])
+        for cell in json.loads(path.read_text())['cells']
+    )
 
 
 def _api(name):
