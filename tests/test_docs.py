@@ -1,6 +1,7 @@
 """Guides, the site that is made of them, and what they quote."""
 
 import ast
+import doctest
 import json
 import re
 import shlex
@@ -11,6 +12,8 @@ import pytest
 from helpers import ROOT, import_script, run_main
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
+
+from mmconvmae import models
 
 
 def sentences_of_the_code():
@@ -74,3 +77,9 @@ def test_walkthrough(tmp_path, monkeypatch):
     assert (tmp_path / 'reconstruction.png').exists()
     assert variables['features'].shape == (360, 192)
     assert set(variables['accuracy']) == {'pretrained', 'random'}
+
+
+@pytest.mark.parametrize('name', [name for name in models.__all__ if '>>> ' in getattr(models, name).__doc__])
+def test_examples_of_docstrings(name):
+    (test,) = doctest.DocTestFinder(recurse=False).find(getattr(models, name), name)
+    assert not doctest.DocTestRunner().run(test).failed
