@@ -67,7 +67,14 @@ def test_distributions_bring_configs_and_tools(distributions):
     sdist, wheel = distributions
     names = {name.split('/', 1)[1] for name in tarfile.open(sdist).getnames() if '/' in name}
     benchmarks = {path.name for path in (ROOT / 'benchmarks').glob('*.*')}
-    assert {*MIM_FILES, 'LICENSE', 'requirements/runtime.txt', *(f'benchmarks/{name}' for name in benchmarks)} <= names
+    assert {
+        *MIM_FILES,
+        'LICENSE',
+        'mkdocs.yml',
+        'docs/site_pages.py',
+        'requirements/runtime.txt',
+        *(f'benchmarks/{name}' for name in benchmarks),
+    } <= names
     names = zipfile.ZipFile(wheel).namelist()
     assert {f'mmconvmae/.mim/{name}' for name in MIM_FILES} <= set(names)
     assert not benchmarks & {Path(name).name for name in names}  # they are for maintainers
