@@ -237,3 +237,8 @@ def test_another_size_is_one_number(tmp_path):
     expected = torch.nn.functional.interpolate(grids[0], size=(24, 24), mode='bicubic', align_corners=False)
     torch.testing.assert_close(grids[1], expected)
     assert model(torch.randn(1, 3, 384, 384)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_opens_with_what_it_reproduces(name):
+    assert re.match(r'# [A-Z]\S* \S', CONFIGS[name].read_text())

@@ -29,6 +29,24 @@ def test_every_config_is_listed_once_and_in_the_nearest_metafile():
 
 
 @pytest.mark.parametrize(('folder', 'entry'), ENTRIES, ids=[entry['Name'] for _, entry in ENTRIES])
+def test_readme_of_the_family_has_a_row_for_it(folder, entry):
+    readme = next(path for parent in (folder, *folder.parents) if (path := parent / 'README.md').exists())
+    link = (ROOT / entry['Config']).relative_to(readme.parent)
+    (row,) = re.findall(rf'(?m)^\| \[{entry["Name"]}\]\({link}\) \| (.*) \|$', readme.read_text())
+    parameters, *results = map(str.strip, row.split('|'))
+    assert parameters == f'{entry["Metadata"]["Parameters"] / 1e6:.1f}'
+    metrics = [metric for result in entry['Results'] or [] for metric in result['Metrics'].items()]
+    expected = ', '.join(f'{name} {value}' for name, value in metrics).replace('Top 1 Accuracy', 'top-1')
+    assert ''.join(results) == expected
+
+
+def test_readme_of_the_templates_names_each():
+    folder = ROOT / 'configs/own_images'
+    named = re.findall(r'(?m)^\| \[.*?\]\((\w+\.py)\)', (folder / 'README.md').read_text())
+    assert sorted(named) == sorted(path.name for path in folder.glob('*.py'))
+
+
+@pytest.mark.parametrize(('folder', 'entry'), ENTRIES, ids=[entry['Name'] for _, entry in ENTRIES])
 def test_entry_is_what_the_config_says(folder, entry):
     name, metadata = entry['Name'], entry['Metadata']
     assert name == Path(entry['Config']).stem

@@ -1,3 +1,5 @@
+import email
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from helpers import CONFIGS, ROOT
+
+import mmconvmae
 
 
 def run_python(code, **kwargs):
@@ -63,10 +67,35 @@ def test_distributions_bring_configs_and_tools(distributions):
     sdist, wheel = distributions
     names = {name.split('/', 1)[1] for name in tarfile.open(sdist).getnames() if '/' in name}
     benchmarks = {path.name for path in (ROOT / 'benchmarks').glob('*.*')}
-    assert {*MIM_FILES, 'LICENSE', 'requirements/runtime.txt', *(f'benchmarks/{name}' for name in benchmarks)} <= names
+    assert {
+        *MIM_FILES,
+        'LICENSE',
+        'mkdocs.yml',
+        'docs/site_pages.py',
+        'requirements/runtime.txt',
+        *(f'benchmarks/{name}' for name in benchmarks),
+    } <= names
     names = zipfile.ZipFile(wheel).namelist()
     assert {f'mmconvmae/.mim/{name}' for name in MIM_FILES} <= set(names)
     assert not benchmarks & {Path(name).name for name in names}  # they are for maintainers
+
+
+def test_metadata(distributions):
+    wheel = zipfile.ZipFile(distributions[1])
+    (name,) = (name for name in wheel.namelist() if name.endswith('.dist-info/METADATA'))
+    metadata = email.message_from_bytes(wheel.read(name))
+    assert (metadata['Name'], metadata['Version']) == ('mmconvmae', mmconvmae.__version__)
+    assert metadata['License-Expression'] == 'Apache-2.0' and metadata['Requires-Python'] == '>=3.10'
+    assert metadata['Description-Content-Type'] == 'text/markdown'
+    assert metadata.get_payload(decode=True).decode() == (ROOT / 'README.md').read_text()
+    extras = {'deployment', 'detection', 'dev', 'docs', 'pretraining', 'segmentation'}
+    assert set(metadata.get_all('Provides-Extra')) == extras
+
+
+def test_version_is_the_same_everywhere():
+    (cited,) = re.findall(r'(?m)^version: (.*)$', (ROOT / 'CITATION.cff').read_text())
+    newest = re.findall(r'(?m)^## \[(.*?)\]', (ROOT / 'CHANGELOG.md').read_text())[0]
+    assert cited == newest == mmconvmae.__version__
 
 
 def test_mim_finds_a_config_of_the_wheel_by_its_name(distributions, tmp_path):

@@ -1,20 +1,40 @@
 import ast
 import json
 import re
+import shlex
+import sys
+from functools import reduce
 from importlib import import_module
+from operator import getitem
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import CONFIGS, ROOT, copy_template, require, write_config
+from helpers import (
+    CONFIGS,
+    ROOT,
+    copy_template,
+    import_script,
+    load,
+    needs_torch,
+    require,
+    run_main,
+    write_config,
+)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
+from safetensors.torch import load_file
 
 from mmconvmae.registry import MODELS
 
 README = (ROOT / 'README.md').read_text()
-GUIDES = {path: path.read_text() for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]}
+GUIDES = {
+    path: path.read_text()
+    for pattern in ('*.md', 'docs/*.md', 'configs/**/*.md')
+    for path in sorted(ROOT.glob(pattern))
+}
 TEXT = '\n'.join(GUIDES.values())
 
 
@@ -126,8 +146,89 @@ def test_predictions_for_a_folder(tmp_path, monkeypatch, library, name, size, wr
         assert set(json.loads((predictions / 'preds/a.json').read_text())) == {'bboxes', 'labels', 'masks', 'scores'}
 
 
+def test_a_step_of_what_was_mae():
+    variables = {}
+    exec(code_after('tests/test_readme.py trains a step of this'), variables)
+    loss = variables['model'].loss(torch.randn(2, 3, 64, 64), None)['loss']
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_a_checkpoint_becomes_safetensors(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict=dict(weight=torch.randn(3)), meta=dict(epoch=100)), 'epoch_100.pth')
+    exec(code_after('tests/test_readme.py writes with this'), {})
+    written, expected = load_file('epoch_100.safetensors'), torch.load('epoch_100.pth')['state_dict']
+    torch.testing.assert_close(written, expected, rtol=0, atol=0)
+
+
+@needs_torch('2.6', 'the newer exporter needs PyTorch 2.6')
+def test_a_graph_in_onnx_runtime(tmp_path, monkeypatch):
+    for library in ('onnx', 'onnxruntime', 'onnxscript'):
+        pytest.importorskip(library, reason=f'{library} is not installed')
+    monkeypatch.chdir(tmp_path)
+    save_small('classify', tmp_path, classes=('cat', 'dog'), image_size=(224, 224))
+    script = import_script('tools/deployment/export.py')
+    assert not run_main(script, monkeypatch, 'my_classify.py', 'classifier.pth', 'model.onnx')
+    Image.effect_noise((90, 70), 80).save('image.jpg')
+    variables = {}
+    exec(code_after('tests/test_readme.py runs this with a classifier'), variables)
+    assert variables['logits'].shape == (1, 2)
+
+
+def test_every_python_block_is_run_or_says_why_not():
+    before = re.findall(r'(?m)^(.*)\n```python$', TEXT)
+    marks = [re.fullmatch(r'<!-- (tests/test_\w+\.py [\w ]+|not run: .+) -->', line) for line in before]
+    assert before and all(marks), before
+
+
+def commands():
+    """Each command of the bash blocks as (guide, words)."""
+    for path, text in GUIDES.items():
+        for block in re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL):
+            for line in block.replace('\\\n', ' ').splitlines():
+                for part in ' '.join(shlex.split(line, comments=True)).split(' && '):
+                    words = part.split()
+                    while words and re.match(r'[A-Z]+=', words[0]):
+                        del words[0]  # what is set in the environment
+                    if words:
+                        yield path.relative_to(ROOT), words
+
+
+COMMANDS = list(commands())
+
+
+@pytest.mark.parametrize(('guide', 'words'), COMMANDS, ids=lambda part: getattr(part, 'name', None))
+def test_command_is_one(monkeypatch, guide, words):
+    """Scripts parse it, and configs have the settings. None is run: they train for hours, or on images of yours."""
+    program, *args = words
+    if Path(program).name == 'python':
+        monkeypatch.syspath_prepend((ROOT / args[0]).parent)
+        script = import_script(args[0])
+        monkeypatch.setattr(sys, 'argv', args)
+        script.parse_args()  # exits at arguments that it has not
+    elif program == 'mim':
+        assert args[0] in ('train', 'test') and args[1] in ('mmpretrain', 'mmdetection', 'mmdet', 'mmseg', 'mmconvmae')
+        template = re.fullmatch(r'my_(\w+)\.py', args[2])
+        if template:
+            config = ROOT / f'configs/own_images/{template[1]}.py'
+        else:
+            config = CONFIGS.get(Path(args[2]).stem)
+        assert args[2] == 'CONFIG' or config.exists()
+        if '--cfg-options' in args:
+            config = load(config.stem)
+            for option in args[args.index('--cfg-options') + 1 :]:
+                *parents, name = option.split('=')[0].split('.')
+                assert name in reduce(getitem, parents, config)
+    elif program in ('bash', 'cp'):
+        assert (ROOT / args[0]).is_file()
+    else:
+        assert program in ('pip', '.venv-test/bin/ruff', 'pre-commit')
+
+
 def test_files_and_commands_they_name_are_there():
-    names = re.findall(r'(?<!\.mim/)\b(?:benchmarks|configs|docs|requirements|tests|tools)/[\w./-]+\.\w+', TEXT)
+    text = re.sub(r'\]\([^)]*\)', '', TEXT)  # links have a test of their own
+    names = re.findall(r'(?<![\w./])(?:benchmarks|configs|docs|requirements|tests|tools)/[\w./-]+\.\w+', text)
     assert names and not [name for name in names if not (ROOT / name).exists()]
 
 

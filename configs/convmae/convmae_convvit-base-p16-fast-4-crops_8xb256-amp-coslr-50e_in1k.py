@@ -1,6 +1,11 @@
-# The same steps with a quarter of the decoding: an epoch has four crops of each image, which is decoded once for them.
-# Batch and learning rate count crops.
-_base_ = './convmae_convvit-base-p16-fast_8xb256-amp-coslr-200e_in1k.py'
+# The steps of convmae_convvit-base-p16-fast_8xb256-amp-coslr-200e_in1k with a quarter of the decoding: an epoch has
+# four crops of each image, which is decoded once for them. Batch and learning rate count crops.
+_base_ = [
+    '../_base_/models/convmae_convvit-base-p16-fast.py',
+    '../_base_/datasets/imagenet_bs256_convmae.py',
+    '../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../_base_/convmae_runtime.py',
+]
 
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='mmconvmae.RepeatedSampler', shuffle=True),
@@ -18,7 +23,8 @@ train_dataloader = dict(
     ),
 )
 # Epochs are four times as long.
-param_scheduler = _base_.param_scheduler
-param_scheduler[0].update(end=10)
-param_scheduler[1].update(begin=10)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=10, eta_min=0.0, convert_to_iter_based=True),
+]
 train_cfg = dict(max_epochs=50)

@@ -1,3 +1,4 @@
+# Tables 1 and 6: ConvMAE-B with the multi-scale decoder, 1600 epochs.
 _base_ = [
     '../_base_/models/convmae_convvit-base-p16.py',
     '../_base_/datasets/imagenet_bs256_convmae.py',

@@ -1,3 +1,9 @@
-_base_ = './convmae_convvit-base-p16_8xb256-amp-coslr-1600e_in1k.py'
+# ConvMAE-B, 800 epochs; not in the paper with this decoder.
+_base_ = [
+    '../_base_/models/convmae_convvit-base-p16.py',
+    '../_base_/datasets/imagenet_bs256_convmae.py',
+    '../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../_base_/convmae_runtime.py',
+]
 
 train_cfg = dict(max_epochs=800)

@@ -2,7 +2,15 @@
 #     mim train mmpretrain CONFIG --launcher pytorch --gpus 8
 # What mmconvmae's own runner adds is not there: fitting the warm-up to a short run, and a schedule that follows the
 # config when a run goes on. Checkpoints are whole, and any other config takes them.
-_base_ = './convmae_convvit-huge-p16_8xb256-amp-coslr-200e_in1k.py'
+_base_ = [
+    '../_base_/models/convmae_convvit-base-p16.py',
+    '../_base_/datasets/imagenet_bs256_convmae.py',
+    '../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../_base_/convmae_runtime.py',
+]
+
+model = dict(backbone=dict(arch='huge'))
+train_cfg = dict(max_epochs=200)
 
 runner_type = 'FlexibleRunner'
 # Blocks of stage 3 become units. The decoder's must not: the last of them is computed in parts.

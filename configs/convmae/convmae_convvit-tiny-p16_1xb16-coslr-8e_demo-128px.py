@@ -1,13 +1,18 @@
 # A few minutes on two CPU cores, for tools/demo.sh.
-_base_ = './convmae_convvit-base-p16_8xb256-amp-coslr-200e_image-folder.py'
+_base_ = [
+    '../_base_/models/convmae_convvit-tiny-p16.py',
+    '../_base_/datasets/image_folder_bs256_convmae.py',
+    '../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../_base_/convmae_runtime.py',
+]
 
-model = dict(
-    backbone=dict(arch='tiny', img_size=128),
-    neck=dict(embed_dims=128, depth=2, num_heads=4),
-)
+model = dict(backbone=dict(img_size=128))
 
-train_pipeline = _base_.train_pipeline
-train_pipeline[0].update(scale=128, crop_ratio_range=(0.4, 1.0))
+train_pipeline = [
+    dict(type='mmconvmae.LoadRandomResizedCrop', scale=128, crop_ratio_range=(0.4, 1.0)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs'),
+]
 train_dataloader = dict(
     batch_size=16,
     num_workers=2,

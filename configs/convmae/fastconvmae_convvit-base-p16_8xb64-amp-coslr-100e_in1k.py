@@ -1,3 +1,4 @@
+# FastConvMAE, 100 epochs.
 _base_ = './fastconvmae_convvit-base-p16_8xb64-amp-coslr-50e_in1k.py'
 
 train_cfg = dict(max_epochs=100)

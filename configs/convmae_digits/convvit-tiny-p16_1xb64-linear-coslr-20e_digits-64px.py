@@ -1,3 +1,4 @@
+# Linear probe on the training digits.
 _base_ = [
     '../_base_/models/convvit-base-p16_cls.py',
     '../_base_/datasets/digits_bs64.py',

@@ -1,3 +1,4 @@
+# Table 2: Mask R-CNN on ConvMAE-B, 25 epochs, 53.2 box AP and 47.1 mask AP.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',

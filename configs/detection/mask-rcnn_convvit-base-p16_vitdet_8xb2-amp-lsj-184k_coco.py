@@ -1,6 +1,6 @@
+# The form that the authors released, in detectron2; tools/model_converters/convmae_official.py converts its checkpoint.
 _base_ = './mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
-# The form that the authors released, in detectron2; tools/model_converters/convmae_official.py converts its checkpoint.
 norm_cfg = dict(type='mmpretrain.LN2d', eps=1e-6)
 model = dict(
     backbone=dict(

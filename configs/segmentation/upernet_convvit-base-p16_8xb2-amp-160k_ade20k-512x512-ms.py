@@ -1,5 +1,5 @@
+# A test with six scales and flipping, as with `--tta` of mmseg's own test script.
 _base_ = './upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
-# A test with six scales and flipping, as with `--tta` of mmseg's own test script.
 model = dict(_delete_=True, **_base_.tta_model, module=_base_.model)
 test_dataloader = dict(dataset=dict(pipeline=_base_.tta_pipeline))

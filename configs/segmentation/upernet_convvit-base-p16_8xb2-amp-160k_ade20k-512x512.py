@@ -1,3 +1,4 @@
+# Table 3: UperNet on ConvMAE-B as in the released code.
 # mmengine looks for `mmseg::` in a package of the name mmsegmentation, which OneDL's is not.
 _base_ = [
     f'{__import__("mmseg").__path__[0]}/.mim/configs/_base_/{name}.py'

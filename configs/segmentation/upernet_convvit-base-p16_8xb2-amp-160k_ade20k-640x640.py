@@ -1,3 +1,4 @@
+# UperNet on ConvMAE-B with images of 640 x 640; not in the paper.
 _base_ = './upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 crop_size = (640, 640)
@@ -11,12 +12,20 @@ model = dict(
 )
 
 train_pipeline = [
-    *_base_.train_pipeline[:2],
-    dict(_base_.train_pipeline[2], scale=scale),
-    dict(_base_.train_pipeline[3], crop_size=crop_size),
-    *_base_.train_pipeline[4:],
+    dict(type='mmconvmae.LoadWholeImage'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
 ]
-test_pipeline = [_base_.test_pipeline[0], dict(_base_.test_pipeline[1], scale=scale), *_base_.test_pipeline[2:]]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

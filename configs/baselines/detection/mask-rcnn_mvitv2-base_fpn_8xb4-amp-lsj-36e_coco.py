@@ -1,3 +1,4 @@
+# Table 2: MViTv2-B in the pipeline of ours.
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
 model = dict(

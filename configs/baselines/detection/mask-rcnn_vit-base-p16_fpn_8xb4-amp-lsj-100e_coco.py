@@ -1,4 +1,5 @@
-_base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-100e_coco.py'
+# Table 2: "Benchmarking", ViT-B with a feature pyramid, in the pipeline of ours.
+_base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 custom_imports = dict(imports=['mmconvmae', 'mmseg.models'])
 
 model = dict(
@@ -24,3 +25,5 @@ model = dict(
         dict(_base_.model.neck, in_channels=[768, 768, 768, 768]),
     ],
 )
+
+train_cfg = dict(max_epochs=100)

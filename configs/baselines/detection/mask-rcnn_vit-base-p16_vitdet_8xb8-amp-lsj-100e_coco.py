@@ -1,3 +1,4 @@
+# Table 2: ViTDet, ViT-B.
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco.py'
 
 model = dict(

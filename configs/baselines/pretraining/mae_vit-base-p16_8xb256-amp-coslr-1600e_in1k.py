@@ -1,3 +1,4 @@
+# Table 1: MAE, by the recipe of ours.
 _base_ = [
     'mmpretrain::_base_/models/mae_vit-base-p16.py',
     '../../_base_/datasets/imagenet_bs256_convmae.py',

@@ -1,3 +1,4 @@
+# Table 1: MaskFeat, with the data and the runtime of ours.
 _base_ = [
     '../../_base_/datasets/imagenet_bs256_convmae.py',
     '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',

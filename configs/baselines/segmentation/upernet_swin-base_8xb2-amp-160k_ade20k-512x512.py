@@ -1,3 +1,4 @@
+# Table 3: Swin-B in the pipeline of ours.
 _base_ = '../../segmentation/upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(

@@ -1,4 +1,10 @@
 # Table 5; what starts from it needs the same: --cfg-options model.backbone.kernel_size=3
-_base_ = './convmae_convvit-base-p16-single-scale_8xb256-amp-coslr-800e_in1k.py'
+_base_ = [
+    '../../_base_/models/convmae_convvit-base-p16-single-scale.py',
+    '../../_base_/datasets/imagenet_bs256_convmae.py',
+    '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../../_base_/convmae_runtime.py',
+]
 
 model = dict(backbone=dict(kernel_size=3))
+train_cfg = dict(max_epochs=800)

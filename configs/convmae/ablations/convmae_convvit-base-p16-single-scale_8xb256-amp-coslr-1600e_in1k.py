@@ -1,4 +1,7 @@
-# Tables 4 and 6: the decoder sees stage 3 alone.
-_base_ = '../convmae_convvit-base-p16_8xb256-amp-coslr-1600e_in1k.py'
-
-model = dict(neck=dict(multi_scale=False))
+# Tables 4 and 6.
+_base_ = [
+    '../../_base_/models/convmae_convvit-base-p16-single-scale.py',
+    '../../_base_/datasets/imagenet_bs256_convmae.py',
+    '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../../_base_/convmae_runtime.py',
+]

@@ -1,3 +1,9 @@
-_base_ = './convmae_convvit-base-p16-single-scale_8xb256-amp-coslr-1600e_in1k.py'
+# Tables 4 and 6.
+_base_ = [
+    '../../_base_/models/convmae_convvit-base-p16-single-scale.py',
+    '../../_base_/datasets/imagenet_bs256_convmae.py',
+    '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../../_base_/convmae_runtime.py',
+]
 
 train_cfg = dict(max_epochs=200)

@@ -1,3 +1,4 @@
+# Table 1: ConvMAE finetuned, 85.0.
 _base_ = [
     '../../_base_/models/convvit-base-p16_cls.py',
     '../../_base_/datasets/imagenet_bs128_convvit.py',

@@ -1,3 +1,4 @@
+# Finetuning of huge by the recipe of base.
 _base_ = './convvit-base-p16_8xb128-coslr-100e_in1k.py'
 
 model = dict(

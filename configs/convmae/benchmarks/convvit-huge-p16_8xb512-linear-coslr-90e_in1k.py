@@ -1,3 +1,4 @@
+# Linear probe of huge by the recipe of base.
 _base_ = './convvit-base-p16_8xb512-linear-coslr-90e_in1k.py'
 
 model = dict(

@@ -38,6 +38,14 @@ class ConvMAEViT(ConvViT):
 
     Raises:
         ValueError: If an argument is not one of the above.
+
+    Examples:
+        >>> import torch
+        >>> from mmconvmae.models import ConvMAEMaskGenerator, ConvMAEViT
+        >>> encoder = ConvMAEViT('tiny', img_size=64)
+        >>> mask = ConvMAEMaskGenerator(mask_ratio=0.75)(2, (4, 4))
+        >>> [tuple(tokens.shape) for tokens in encoder(torch.randn(2, 3, 64, 64), mask)]
+        [(2, 4, 4, 4, 48), (2, 4, 2, 2, 96), (2, 4, 192)]
     """
 
     CONV_MODES = ('visible', 'masked', 'unmasked')

@@ -97,6 +97,16 @@ class ConvViT(BaseBackbone):
 
     Raises:
         ValueError: If an argument is not one of the above, or if a loaded checkpoint is of another architecture.
+
+    Examples:
+        >>> import torch
+        >>> from mmconvmae.models import ConvViT
+        >>> backbone = ConvViT('tiny', out_type='featmap', out_indices=(0, 1, 2)).eval()
+        >>> for level in backbone(torch.randn(1, 3, 64, 96)):
+        ...     print(tuple(level.shape))
+        (1, 48, 16, 24)
+        (1, 96, 8, 12)
+        (1, 192, 4, 6)
     """
 
     arch_zoo = ARCH_ZOO

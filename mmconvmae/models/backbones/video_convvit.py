@@ -30,6 +30,13 @@ class VideoConvViT(ConvViT):
 
     Raises:
         ValueError: If an argument is not one of the above.
+
+    Examples:
+        >>> import torch
+        >>> from mmconvmae.models import VideoConvViT
+        >>> backbone = VideoConvViT('tiny', img_size=64, num_frames=8, out_type='featmap').eval()
+        >>> [tuple(level.shape) for level in backbone(torch.randn(1, 3, 8, 64, 64))]
+        [(1, 192, 4, 4, 4)]
     """
 
     IMAGES_ALONE = ('window_size', 'global_attn_indexes', 'pad_windows', 'rel_pos', 'fourth_level')

@@ -23,6 +23,14 @@ class ConvMAEMask:
         ids_predict (Tensor): Blocks that the decoder predicts for the loss, shape (B, M), int64: the removed ones, some
             of them, or all blocks where cells are removed.
         grid (tuple[int, int]): Rows and columns of blocks.
+
+    Examples:
+        >>> import torch
+        >>> from mmconvmae.models import ConvMAEMask
+        >>> right_half = torch.tensor([[False, True], [False, True]])
+        >>> mask = ConvMAEMask.from_removed(right_half.expand(3, 2, 2))
+        >>> mask.ids_keep[0].tolist(), mask.ids_predict[0].tolist()
+        ([0, 2], [1, 3])
     """
 
     removed: Tensor
@@ -159,6 +167,12 @@ class ConvMAEMaskGenerator:
 
     Raises:
         ValueError: If ``mask_ratio`` is not between 0 and 1.
+
+    Examples:
+        >>> from mmconvmae.models import ConvMAEMaskGenerator
+        >>> mask = ConvMAEMaskGenerator(mask_ratio=0.75)(batch_size=8, grid=(14, 14))
+        >>> mask.ids_keep.shape, mask.removed.shape
+        (torch.Size([8, 49]), torch.Size([8, 14, 14]))
     """
 
     def __init__(self, mask_ratio: float = 0.75, cells_per_edge: int = 1, round_up: bool = False) -> None:

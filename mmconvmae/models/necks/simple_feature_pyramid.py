@@ -28,6 +28,13 @@ class SimpleFeaturePyramid(BaseModule):
 
     Raises:
         ValueError: If 4 does not divide ``in_channels``, or with fewer than four levels.
+
+    Examples:
+        >>> import torch
+        >>> from mmconvmae.models import SimpleFeaturePyramid
+        >>> neck = SimpleFeaturePyramid(in_channels=192, out_channels=64)
+        >>> [tuple(level.shape[2:]) for level in neck([torch.randn(1, 192, 8, 12)])]
+        [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
     """
 
     def __init__(

@@ -35,6 +35,21 @@ class ConvMAE(BaseSelfSupervisor):
 
     Raises:
         ValueError: If the config of neck or head contradicts the backbone.
+
+    Examples:
+        >>> import torch
+        >>> from mmconvmae.models import ConvMAE
+        >>> model = ConvMAE(
+        ...     backbone=dict(type='mmconvmae.ConvMAEViT', arch='tiny', img_size=64),
+        ...     neck=dict(type='mmconvmae.ConvMAEPretrainDecoder', embed_dims=64, depth=1, num_heads=4),
+        ...     head=dict(type='mmconvmae.ConvMAEPretrainHead'),
+        ... )
+        >>> images = torch.randn(2, 3, 64, 64)
+        >>> model.loss(images, None)['loss'].shape
+        torch.Size([])
+        >>> reconstruction, removed = model.reconstruct(images)
+        >>> reconstruction.shape, removed.float().mean().item()
+        (torch.Size([2, 3, 64, 64]), 0.75)
     """
 
     def __init__(
