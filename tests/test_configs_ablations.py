@@ -19,7 +19,9 @@ OUR_PROBE = 'convvit-base-p16_8xb512-linear-coslr-90e_in1k'
 BEIT = 'beit_beit-base-p16_8xb256-amp-coslr-1600e_in1k'
 MAE = 'mae_vit-base-p16_8xb256-amp-coslr-1600e_in1k'
 MASKFEAT = 'maskfeat_vit-base-p16_8xb256-amp-coslr-1600e_in1k'
-SIMMIM = 'simmim_swin-base-w7_8xb256-amp-coslr-1600e_in1k'
+DATA2VEC = 'data2vec_beit-base-p16_8xb256-amp-coslr-800e_in1k'
+FINETUNED_DATA2VEC = 'data2vec-beit-base-p16_8xb128-coslr-100e_in1k'
+SIMMIM = 'simmim_swin-base-w6_8xb256-amp-coslr-1600e_in1k-192px'
 
 
 def ablation(what, epochs=800):
@@ -130,8 +132,16 @@ def test_a_rival_is_pretrained_in_our_pipeline(name):
             BEIT: dict(max_norm=3.0),
             SIMMIM: dict(max_norm=5.0),
             MASKFEAT: dict(max_norm=0.02),
+            DATA2VEC: dict(max_norm=3.0),
         }[name]
     )
+    if name == DATA2VEC:  # its own recipe
+        assert config.optim_wrapper.optimizer == dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05)
+        assert [scheduler.get('end') for scheduler in config.param_scheduler] == [10, None]
+        assert config.param_scheduler[1].begin == 10 and config.train_cfg.max_epochs == 800
+        for key in ('param_scheduler', 'train_cfg'):
+            config[key] = ours[key]
+        config.optim_wrapper.optimizer = ours.optim_wrapper.optimizer
     for rest in (config, ours):
         for key in ('model', 'data_preprocessor', 'train_pipeline', 'find_unused_parameters'):
             rest.pop(key, None)
@@ -151,6 +161,9 @@ def shrink(config):
     if backbone.get('frozen_stages'):
         backbone.frozen_stages = 2
     match model.type:
+        case 'mmconvmae.Data2Vec':
+            backbone.out_indices = (0, 1)
+            model.head.embed_dims = width
         case 'MAE':
             model.neck.update(embed_dim=width, decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=2)
         case 'BEiT':
@@ -181,12 +194,12 @@ def test_a_step_of_a_rival_from_files_to_loss(name, tmp_path):
         assert trained == {'head.fc.weight', 'head.fc.bias'}
     else:
         assert any(p.startswith('backbone.patch_embed') for p in trained)
-        assert not any(p.startswith('target_generator') for p in trained)
+        assert not any(p.startswith(('target_generator', 'teacher')) for p in trained)
 
 
 def test_classifiers_are_those_of_the_table():
     """Finetuning of all, and a linear probe of those for which the paper has one."""
-    backbones = {'VisionTransformer': 2, 'BEiTViT': 2, 'SwinTransformer': 1}
+    backbones = {'VisionTransformer': 2, 'BEiTViT': 3, 'mmconvmae.ResizableSwinTransformer': 1}
     types = [load(name).model.backbone.type for name in CLASSIFICATION]
     assert {kind: types.count(kind) for kind in types} == backbones
 
@@ -199,6 +212,12 @@ def test_a_rival_is_finetuned_and_probed_as_ours(name):
         assert config.model.pop('neck').type == 'GlobalAveragePooling'
         config.optim_wrapper.paramwise_cfg.layer_decay_rate = 0.65
         config.model.head.in_channels = 768
+    if name == FINETUNED_DATA2VEC:  # its own recipe
+        assert config.model.backbone.drop_path_rate == 0.2
+        assert config.optim_wrapper.optimizer == dict(ours.optim_wrapper.optimizer, lr=4e-3, weight_decay=0.0)
+        assert [scheduler.get('end') for scheduler in config.param_scheduler] == [10, None]
+        config.model.backbone.drop_path_rate = ours.model.backbone.drop_path_rate
+        config.optim_wrapper.optimizer, config.param_scheduler = ours.optim_wrapper.optimizer, ours.param_scheduler
     backbone, our_backbone = config.model.pop('backbone'), ours.model.pop('backbone')
     assert backbone.get('drop_path_rate', 0) == our_backbone.get('drop_path_rate', 0)
     assert config.to_dict() == ours.to_dict()
@@ -224,14 +243,16 @@ def test_layer_decay_of_a_rival(name, blocks):
         ('vit-base-p16_8xb512-linear-coslr-90e_in1k', MAE),
         ('beit-base-p16_8xb128-coslr-100e_in1k', BEIT),
         ('beit-base-p16_8xb512-linear-coslr-90e_in1k', BEIT),
+        (FINETUNED_DATA2VEC, DATA2VEC),
         ('swin-base-w7_8xb128-coslr-100e_in1k', SIMMIM),
     ],
 )
 def test_a_classifier_starts_from_a_rivals_checkpoint(name, pretraining, tmp_path):
     source, config = load(pretraining), load(name)
     if pretraining != MASKFEAT:  # that is for an option
-        assert config.model.backbone.init_cfg.checkpoint == f'work_dirs/{pretraining}/epoch_1600.pth'
-        assert source.train_cfg.max_epochs == 1600
+        epochs = source.train_cfg.max_epochs
+        assert config.model.backbone.init_cfg.checkpoint == f'work_dirs/{pretraining}/epoch_{epochs}.pth'
+        assert f'-{epochs}e_' in pretraining
     pretrained = shrink(source)
     for parameter in pretrained.parameters():
         torch.nn.init.normal_(parameter)
@@ -246,6 +267,11 @@ def test_a_classifier_starts_from_a_rivals_checkpoint(name, pretraining, tmp_pat
         source = shared if shared is not None and 'relative_position_bias_table' in key else given.get(key)
         if source is None:
             new.add(key)
+        elif value.shape != source.shape:  # SimMIM's windows of 6, made 7
+            assert 'relative_position_bias_table' in key and len(source) == 11**2 and len(value) == 13**2
+            offsets = source.T.unflatten(1, (11, 11))[None]
+            expected = torch.nn.functional.interpolate(offsets, (13, 13), mode='bicubic', align_corners=False)
+            torch.testing.assert_close(value, expected[0].flatten(1).T)
         else:
             assert torch.equal(value, source), key
     # the norm after the mean over the image

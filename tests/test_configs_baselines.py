@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-import scipy
 import torch
 from helpers import build_on_meta, import_script, load, names_in, optimizer_of, save_backbone
 from mmengine.registry import DATASETS, PARAM_SCHEDULERS
 from mmengine.structures import PixelData
-from mmengine.utils import digit_version, to_2tuple
+from mmengine.utils import to_2tuple
 
 from mmconvmae.registry import MODELS
 from mmconvmae.utils import count_parameters
@@ -358,7 +357,6 @@ def test_checkpoint_of_a_vision_transformer(small, build, tmp_path, name):
     }
 
 
-@pytest.mark.skipif(digit_version(scipy.__version__) >= digit_version('1.14'), reason='SciPy has no interp2d')
 def test_checkpoint_of_beit(small, build, tmp_path):
     """The table that pretraining shares becomes one of each layer, for the larger image."""
     config = small(BEIT)

@@ -236,6 +236,45 @@ def mimdet_from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     )
 
 
+# BEiT's names, which data2vec's released files have, and mmpretrain's. In a pretraining model final norm and linear
+# layer are the head's; a classifier has a norm after the mean.
+_BEIT = (
+    ('cls_token', 'backbone.cls_token'),
+    ('mask_token', 'backbone.mask_token'),
+    ('patch_embed.proj', 'backbone.patch_embed.projection'),
+    ('rel_pos_bias.relative_position_bias_table', 'backbone.rel_pos_bias.relative_position_bias_table'),
+    *_inside('blocks.{}.', 'backbone.layers.{}.', _TRANSFORMER_BLOCK),
+    *((f'blocks.{{}}.{name}', f'backbone.layers.{{}}.{name}') for name in ('gamma_1', 'gamma_2')),
+    *((f'blocks.{{}}.attn.{name}', f'backbone.layers.{{}}.attn.{name}') for name in ('q_bias', 'v_bias')),
+    (
+        'blocks.{}.attn.relative_position_bias_table',
+        'backbone.layers.{}.attn.rel_pos_bias.relative_position_bias_table',
+    ),
+    ('norm', 'head.norm'),
+    ('lm_head', 'head.fc'),
+    ('fc_norm', 'backbone.ln2'),
+    ('head', 'head.fc'),
+)
+
+
+def data2vec_from_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the parameters of a data2vec checkpoint for images, which are called as BEiT's, to mmpretrain's.
+
+    Args:
+        state_dict (dict[str, Tensor]): What the file of its authors holds, pretrained or finetuned.
+
+    Returns:
+        dict[str, Tensor]: The same tensors, for :class:`Data2Vec`, whose teacher begins anew, or for mmpretrain's
+        ``ImageClassifier`` with a ``BEiTViT``. Indices of relative positions are left out, for every model makes its
+        own.
+
+    Raises:
+        ValueError: If it holds a name that is none of BEiT's.
+    """
+    parameters = {name: x for name, x in state_dict.items() if not name.endswith('relative_position_index')}
+    return _rename(parameters, _BEIT, "BEiT's, which data2vec has")
+
+
 def to_official(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename our parameters to the authors' names: the inverse of :func:`from_official`.
 

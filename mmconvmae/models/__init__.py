@@ -4,7 +4,7 @@ from .data_preprocessor import ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
-from .rivals import MIMDet
+from .rivals import Data2Vec, Data2VecHead, MIMDet, ResizableBEiT, ResizableSwinTransformer
 from .selfsup import ConvMAE
 
 __all__ = [
@@ -16,8 +16,12 @@ __all__ = [
     'ConvMAEPretrainHead',
     'ConvMAEViT',
     'ConvViT',
+    'Data2Vec',
+    'Data2VecHead',
     'ImageDataPreprocessor',
     'MIMDet',
+    'ResizableBEiT',
+    'ResizableSwinTransformer',
     'SimpleFeaturePyramid',
     'VideoClassifier',
     'VideoConvMAEViT',

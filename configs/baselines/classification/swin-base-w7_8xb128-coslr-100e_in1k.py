@@ -4,13 +4,13 @@ _base_ = '../../convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py'
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='SwinTransformer',
+        type='mmconvmae.ResizableSwinTransformer',
         arch='base',
         img_size=_base_.img_size,
         drop_path_rate=0.1,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/simmim_swin-base-w7_8xb256-amp-coslr-1600e_in1k/epoch_1600.pth',
+            checkpoint='work_dirs/simmim_swin-base-w6_8xb256-amp-coslr-1600e_in1k-192px/epoch_1600.pth',
             prefix='backbone.',
         ),
     ),

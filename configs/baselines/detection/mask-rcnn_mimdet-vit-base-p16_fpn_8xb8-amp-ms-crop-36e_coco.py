@@ -1,4 +1,4 @@
-# MIMDet by its authors' recipe. Their checkpoints load after tools/model_converters/mimdet_official.py.
+# MIMDet by its authors' recipe. Their checkpoints load after tools/model_converters/rival_official.py mimdet.
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
 # Short and long edge that test images are fitted into, in pixels.

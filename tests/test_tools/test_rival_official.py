@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mmconvmae.models import MIMDet
+from mmconvmae.registry import MODELS
 
 # Two layers of an encoder, a block of a decoder, and heads, as detectron2 names them.
 BLOCK = {
@@ -59,7 +60,7 @@ def official():
 
 def test_every_parameter_has_its_place(run_tool, official, model, tmp_path):
     torch.save(dict(model=official), tmp_path / 'official.pth')
-    result = run_tool('model_converters/mimdet_official.py', tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    result = run_tool('model_converters/rival_official.py', 'mimdet', tmp_path / 'official.pth', tmp_path / 'ours.pth')
     assert result.returncode == 0, result.stderr
     ours = torch.load(tmp_path / 'ours.pth')['state_dict']
     backbone = {name.removeprefix('backbone.'): x for name, x in ours.items() if name.startswith('backbone.')}
@@ -91,7 +92,57 @@ def test_every_parameter_has_its_place(run_tool, official, model, tmp_path):
 def test_another_checkpoint_leaves_nothing(run_tool, official, tmp_path):
     official['backbone.bottom_up.encoder.cls_token'] = torch.zeros(1, 1, 32)
     torch.save(dict(model=official), tmp_path / 'official.pth')
-    result = run_tool('model_converters/mimdet_official.py', tmp_path / 'official.pth', tmp_path / 'ours.pth')
+    result = run_tool('model_converters/rival_official.py', 'mimdet', tmp_path / 'official.pth', tmp_path / 'ours.pth')
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert 'encoder.cls_token; is it a checkpoint of something else?' in result.stderr
     assert not list(tmp_path.glob('*ours.pth*'))
+
+
+def beit_names(depth):
+    """Parameters of BEiT's code in its order, by the layers that it has."""
+    yield from ('cls_token', 'mask_token', 'patch_embed.proj.weight', 'patch_embed.proj.bias')
+    yield from ('rel_pos_bias.relative_position_bias_table', 'rel_pos_bias.relative_position_index')
+    for i in range(depth):
+        yield from (f'blocks.{i}.{name}' for name in ('gamma_1', 'gamma_2', 'attn.q_bias', 'attn.v_bias'))
+        yield f'blocks.{i}.attn.qkv.weight'
+        for layer in ('norm1', 'attn.proj', 'norm2', 'mlp.fc1', 'mlp.fc2'):
+            yield from (f'blocks.{i}.{layer}.weight', f'blocks.{i}.{layer}.bias')
+    yield from (f'{layer}.{kind}' for layer in ('norm', 'lm_head') for kind in ('weight', 'bias'))
+
+
+def test_data2vec(run_tool, tmp_path):
+    """Every parameter but the index arrives, in a place of its own and of its shape."""
+    arch = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
+    backbone = dict(type='BEiTPretrainViT', arch=arch, img_size=64, final_norm=False, out_indices=(0, 1))
+    head = dict(type='mmconvmae.Data2VecHead', embed_dims=24)
+    model = MODELS.build(dict(type='mmconvmae.Data2Vec', backbone=backbone, head=head))
+    own = {name: x for name, x in model.state_dict().items() if not name.startswith('teacher.')}
+    # In BEiT's code as here an order of parameters follows the order of layers, but for the biases of attention.
+    shapes = {
+        'cls_token': (1, 1, 24), 'mask_token': (1, 1, 24), 'patch_embed.proj.weight': (24, 3, 16, 16),
+        'rel_pos_bias.relative_position_bias_table': (52, 2), 'rel_pos_bias.relative_position_index': (17, 17),
+        'attn.qkv.weight': (72, 24), 'attn.proj.weight': (24, 24), 'mlp.fc1.weight': (48, 24), 'mlp.fc1.bias': (48,),
+        'mlp.fc2.weight': (24, 48), 'lm_head.weight': (24, 24),
+    }  # fmt: skip
+    official = {}
+    for name in beit_names(2):
+        short = name.split('.', 2)[2] if name.startswith('blocks.') else name
+        official[name] = torch.randn(shapes.get(short, (24,)))
+    torch.save(dict(model=official), tmp_path / 'theirs.pth')
+    result = run_tool('model_converters/rival_official.py', 'data2vec', tmp_path / 'theirs.pth', tmp_path / 'ours.pth')
+    assert result.returncode == 0, result.stderr
+    ours = torch.load(tmp_path / 'ours.pth')['state_dict']
+    missing, unexpected = model.load_state_dict(ours, strict=False)
+    assert not unexpected and {name for name in missing if not name.startswith('teacher.')} == {
+        'backbone.rel_pos_bias.relative_position_index'
+    }
+    assert len(ours) == len(official) - 1 == len(own) - 1
+    for theirs, name in (
+        ('blocks.1.attn.v_bias', 'backbone.layers.1.attn.v_bias'),
+        ('blocks.1.gamma_2', 'backbone.layers.1.gamma_2'),
+        ('blocks.0.norm2.weight', 'backbone.layers.0.ln2.weight'),
+        ('blocks.0.mlp.fc2.weight', 'backbone.layers.0.ffn.layers.1.weight'),
+        ('norm.bias', 'head.norm.bias'),
+        ('lm_head.bias', 'head.fc.bias'),
+    ):
+        assert torch.equal(ours[name], official[theirs]), name

@@ -1,0 +1,17 @@
+# Table 1: data2vec, finetuned by its own recipe.
+_base_ = './beit-base-p16_8xb128-coslr-100e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        layer_scale_init_value=1e-4,
+        drop_path_rate=0.2,
+        init_cfg=dict(
+            checkpoint='work_dirs/data2vec_beit-base-p16_8xb256-amp-coslr-800e_in1k/epoch_800.pth',
+        ),
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.0), paramwise_cfg=dict(layer_decay_rate=0.65))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=10, eta_min=1e-6, convert_to_iter_based=True),
+]

@@ -1,0 +1,16 @@
+# Table 1: SimMIM, with the data and the runtime of ours.
+_base_ = [
+    '../../_base_/datasets/imagenet_bs256_convmae.py',
+    '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',
+    '../../_base_/convmae_runtime.py',
+]
+
+# The method's own: images of 192 and windows of 6, of which finetuning makes 224 and 7; crops of two thirds or more,
+# masks; the limit on gradients.
+__simmim = __import__('mmengine.hub').hub.get_config(
+    'mmpretrain::simmim/simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px.py'
+)
+model = __simmim.model
+train_pipeline = [dict(type='mmconvmae.LoadWholeImage'), *__simmim.train_pipeline[1:]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(clip_grad=__simmim.optim_wrapper.clip_grad)
