@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/convvit-base-p16_cls.py',
     '../_base_/datasets/digits_bs64.py',
     '../_base_/schedules/imagenet_bs1024_adamw_coslr_finetune.py',
-    '../_base_/convvit_runtime.py',
+    '../_base_/convmae_runtime.py',
 ]
 
 model = dict(
@@ -19,3 +19,6 @@ train_dataloader = dict(batch_size=20, dataset=dict(ann_file='meta/train_10_per_
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(layer_decay_rate=0.75))
 auto_scale_lr = dict(base_batch_size=20)
 train_cfg = dict(max_epochs=50, val_interval=10)
+
+default_hooks = dict(checkpoint=dict(save_best='auto'))
+resume = False  # `--resume` goes on from the last checkpoint; a test must not

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/convvit-base-p16_cls.py',
     '../_base_/datasets/digits_bs64.py',
     '../_base_/schedules/imagenet_bs4096_lars_coslr_linear.py',
-    '../_base_/convvit_runtime.py',
+    '../_base_/convmae_runtime.py',
 ]
 
 model = dict(
@@ -24,3 +24,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, begin=2, eta_min=0.0, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=20, val_interval=5)
+
+default_hooks = dict(checkpoint=dict(save_best='auto'))
+resume = False  # `--resume` goes on from the last checkpoint; a test must not

@@ -24,7 +24,7 @@ base_lr = 1e-3  # for 64 images a step
 # ---------------------------------------------------------------------------------------------------------------
 # What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
 settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
-_base_ = __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/convvit_runtime.py'
+_base_ = __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/convmae_runtime.py'
 
 checks = [dict(type='mmconvmae.ClassificationCheck')]  # of all this and the data, before training
 
@@ -159,3 +159,4 @@ default_hooks = dict(
     logger=dict(interval=20),
     checkpoint=dict(max_keep_ckpts=1, save_best='accuracy/top1', rule='greater'),
 )
+resume = False  # `--resume` goes on from the last checkpoint; a test must not

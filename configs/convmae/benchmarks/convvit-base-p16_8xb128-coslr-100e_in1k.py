@@ -3,7 +3,7 @@ _base_ = [
     '../../_base_/models/convvit-base-p16_cls.py',
     '../../_base_/datasets/imagenet_bs128_convvit.py',
     '../../_base_/schedules/imagenet_bs1024_adamw_coslr_finetune.py',
-    '../../_base_/convvit_runtime.py',
+    '../../_base_/convmae_runtime.py',
 ]
 
 # Another size is this number alone: the pretrained position embedding is resized to it.
@@ -53,3 +53,6 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+
+default_hooks = dict(checkpoint=dict(save_best='auto'))
+resume = False  # `--resume` goes on from the last checkpoint; a test must not

@@ -3,7 +3,7 @@ _base_ = [
     '../../_base_/models/convvit-base-p16_cls.py',
     '../../_base_/datasets/imagenet_bs128_convvit.py',
     '../../_base_/schedules/imagenet_bs4096_lars_coslr_linear.py',
-    '../../_base_/convvit_runtime.py',
+    '../../_base_/convmae_runtime.py',
 ]
 
 model = dict(
@@ -12,3 +12,6 @@ model = dict(
     head=dict(init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01)),
 )
 train_dataloader = dict(batch_size=512)
+
+default_hooks = dict(checkpoint=dict(save_best='auto'))
+resume = False  # `--resume` goes on from the last checkpoint; a test must not
