@@ -65,8 +65,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=1024, help='edge of the images of detectors')
     parser.add_argument('--device', default='cuda', help='cpu tries the script out')
     args = parser.parse_args()
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        sys.exit('Error: there is no GPU; run this where one is, or try it out with --device cpu.')
     # Without units for it bfloat16 is many times as slow as float32.
     args.dtype = 'bfloat16' if args.device == 'cuda' else 'float32'
     return args
@@ -379,6 +377,8 @@ PARTS = {
 
 def main() -> None:
     args = parse_args()
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        sys.exit('Error: there is no GPU; run this where one is, or try it out with --device cpu.')
     init_default_scope('mmpretrain')
     name = torch.cuda.get_device_name() if args.device == 'cuda' else 'a CPU'
     pages, figures, failed = [f'# On {name}, PyTorch {torch.__version__}'], {}, []

@@ -76,13 +76,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--out', type=Path, default=Path('work_dirs', 'evidence'))
     parser.add_argument('--minutes', type=float, help='begin no cell that would not end within this time')
-    args = parser.parse_args()
-    for folder in ('flowers5/train', 'flowers5/val', 'camvid11/images', *args.more_images):
-        if not (args.data / folder).is_dir():
-            sys.exit(
-                f'Error: there is no folder {args.data / folder}; README.md beside this script says what DATA has.'
-            )
-    return args
+    return parser.parse_args()
 
 
 class Cell:
@@ -312,6 +306,11 @@ class Data:
 
 def main() -> None:
     args = parse_args()
+    for folder in ('flowers5/train', 'flowers5/val', 'camvid11/images', *args.more_images):
+        if not (args.data / folder).is_dir():
+            sys.exit(
+                f'Error: there is no folder {args.data / folder}; README.md beside this script says what DATA has.'
+            )
     init_default_scope('mmpretrain')
     MMLogger.get_current_instance().setLevel('WARNING')
     start = time.perf_counter()
