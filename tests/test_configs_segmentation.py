@@ -73,7 +73,7 @@ def test_recipe_is_the_released_one():
     assert (poly.power, poly.eta_min, config.train_cfg.max_iters) == (1.0, 0.0, 160000)
     assert 'end' not in poly  # the runner ends it with the last iteration
     assert (config.optim_wrapper.type, config.optim_wrapper.dtype) == ('mmconvmae.AutocastOptimWrapper', 'bfloat16')
-    assert [step['type'] for step in config.train_pipeline[2:6]] == [
+    assert [step['type'] for step in config.train_pipeline[3:7]] == [
         'RandomResize',
         'RandomCrop',
         'RandomFlip',

@@ -83,6 +83,7 @@ load = dict(type='mmconvmae.LoadWholeImage', in_channels=in_channels, full_scale
 normalize = [] if in_channels in (1, 3) else [dict(type='Normalize', mean=mean, std=std, to_rgb=False)]
 scale = (4 * short_edge, short_edge)  # the longer edge becomes at most the first, the shorter at most the second
 train_pipeline = [
+    dict(type='mmconvmae.SeedSample'),  # with the sampler and the hook below: a run that goes on has the same crops
     load,
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),
@@ -111,7 +112,7 @@ train_dataloader = dict(
     batch_size=batch_size,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='mmconvmae.SeededInfiniteSampler', shuffle=True),
     dataset=dict(dataset, data_prefix=dict(img_path=train_images, seg_map_path=train_masks), pipeline=train_pipeline),
 )
 val_dataloader = dict(
@@ -146,7 +147,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 randomness = dict(seed=0, diff_rank_seed=True)
-custom_hooks = [dict(type='mmconvmae.FiniteCheckHook')]
+custom_hooks = [dict(type='mmconvmae.IterSeedHook'), dict(type='mmconvmae.FiniteCheckHook')]
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),

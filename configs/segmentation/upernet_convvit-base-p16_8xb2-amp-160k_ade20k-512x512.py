@@ -36,8 +36,15 @@ model = dict(
     test_cfg=dict(mode='slide', crop_size=crop_size, stride=(341, 341)),
 )
 
-train_pipeline = [dict(type='mmconvmae.LoadWholeImage'), *_base_.train_pipeline[1:]]
-train_dataloader = dict(batch_size=2, dataset=dict(pipeline=train_pipeline))
+# Seeds by the place in the run (here, in the sampler and in the hook), so that a resumed run has the same crops.
+train_pipeline = [
+    dict(type='mmconvmae.SeedSample'),
+    dict(type='mmconvmae.LoadWholeImage'),
+    *_base_.train_pipeline[1:],
+]
+train_dataloader = dict(
+    batch_size=2, sampler=dict(type='mmconvmae.SeededInfiniteSampler'), dataset=dict(pipeline=train_pipeline)
+)
 
 # The learning rate falls by `layer_decay_rate` from each layer of the backbone to the one before.
 optim_wrapper = dict(
@@ -59,5 +66,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0),
 ]
-custom_hooks = [dict(type='mmconvmae.FiniteCheckHook')]
+custom_hooks = [dict(type='mmconvmae.IterSeedHook'), dict(type='mmconvmae.FiniteCheckHook')]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='mIoU'))

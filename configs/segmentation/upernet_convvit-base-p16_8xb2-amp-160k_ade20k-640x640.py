@@ -12,6 +12,7 @@ model = dict(
 )
 
 train_pipeline = [
+    dict(type='mmconvmae.SeedSample'),
     dict(type='mmconvmae.LoadWholeImage'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='RandomResize', scale=scale, ratio_range=(0.5, 2.0), keep_ratio=True),

@@ -15,6 +15,7 @@ model = dict(
 )
 
 train_pipeline = [
+    dict(type='mmconvmae.SeedSample'),
     dict(type='mmconvmae.LoadWholeImage'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='Resize', scale=scale, keep_ratio=True),
