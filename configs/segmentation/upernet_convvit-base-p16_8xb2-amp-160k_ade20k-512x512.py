@@ -66,5 +66,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', eta_min=0.0, power=1.0, by_epoch=False, begin=0),
 ]
+randomness = dict(seed=0, diff_rank_seed=True)
 custom_hooks = [dict(type='mmconvmae.IterSeedHook'), dict(type='mmconvmae.FiniteCheckHook')]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best='mIoU'))
