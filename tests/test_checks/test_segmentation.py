@@ -233,8 +233,7 @@ def test_heads_of_another_number_of_classes(make):
 
 def test_settings_of_zero_that_disagree(make):
     config = make(ignore_zero=True)
-    step = config.train_dataloader.dataset.pipeline[1]
-    assert step.type == 'LoadAnnotations'
+    (step,) = [step for step in config.train_dataloader.dataset.pipeline if step.type == 'LoadAnnotations']
     step.reduce_zero_label = False
     fault = only([x for x in faults_of(config)[0] if 'LoadAnnotations' in x])
     assert '`reduce_zero_label` of the train data set is True and of its `LoadAnnotations` False' in fault
