@@ -24,14 +24,7 @@ model = dict(
     roi_head=dict(bbox_head=dict(norm_cfg=norm_cfg), mask_head=dict(norm_cfg=norm_cfg)),
 )
 
-# Seeds by the place in the run (here, in the sampler and in the hook), so that a resumed run has the same crops.
-train_pipeline = [dict(type='mmconvmae.SeedSample'), *_base_.train_pipeline]
-train_dataloader = dict(
-    batch_size=2,
-    sampler=dict(type='mmconvmae.SeededInfiniteSampler'),
-    dataset=dict(pipeline=train_pipeline),
-)
-custom_hooks = [dict(type='mmconvmae.IterSeedHook'), dict(type='mmconvmae.FiniteCheckHook')]
+train_dataloader = dict(batch_size=2, sampler=dict(type='InfiniteSampler'))
 
 # The learning rate falls by `layer_decay_rate` from each layer to the one before.
 optim_wrapper = dict(
