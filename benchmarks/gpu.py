@@ -194,13 +194,12 @@ def measure_pretraining(args: argparse.Namespace) -> tuple[str, dict]:
         RuntimeError: If a run fails.
     """
     tables, figures = [], {}
+    reference = 'mae' if 'mae' in args.contenders else args.contenders[0]
     for batch in args.batch_sizes:
         file = args.out / f'pretrain_speed_{batch}.json'
         command = [sys.executable, Path(__file__).with_name('pretrain_speed.py'), '--device', args.device]
         command += ['--arch', args.arch, '--batch-size', str(batch), '--rounds', str(args.rounds), '--json', file]
-        command += ['--dtype', args.dtype, '--contenders', *args.contenders, '--reference', args.contenders[0]]
-        if 'mae' in args.contenders:
-            command[-1] = 'mae'
+        command += ['--dtype', args.dtype, '--contenders', *args.contenders, '--reference', reference]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             tables.append(f'Batch {batch} failed: {result.stderr.strip().splitlines()[-1]}')

@@ -72,6 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=256, help='of pretraining')
     parser.add_argument('--lr', type=float, default=1e-3, help='of pretraining')
     parser.add_argument('--finetuning-epochs', type=int, default=100)
+    parser.add_argument('--finetuning-steps', type=int, default=1000, help='at least, for few labels')
     parser.add_argument('--segmentation-steps', type=int, default=3000)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--out', type=Path, default=Path('work_dirs', 'evidence'))
@@ -197,9 +198,7 @@ class Cell:
             chosen.append(ids[torch.randperm(len(ids), generator=generator)[: max(1, round(share * len(ids)))]])
         canvases = flowers.take(torch.cat(chosen).to(args.device))
         batch = template.batch_size
-        steps = max(1000, args.finetuning_epochs * len(canvases.images) // batch)
-        if args.device == 'cpu':
-            steps = args.finetuning_epochs * len(canvases.images) // batch + 1
+        steps = max(args.finetuning_steps, args.finetuning_epochs * len(canvases.images) // batch)
 
         backbone = self.build_backbone(drop_path_rate=0.0)
         head = MODELS.build(dict(template.model.head, in_channels=backbone.embed_dims[-1], num_classes=len(chosen)))

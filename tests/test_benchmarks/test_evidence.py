@@ -83,7 +83,18 @@ def data(tmp_path):
 def test_run(data, tmp_path):
     require('mmseg')
     out = tmp_path / 'out'
-    options = ('--size', '64', '--steps', '2', '--batch-size', '4', '--finetuning-epochs', '2')
+    options = (
+        '--size',
+        '64',
+        '--steps',
+        '2',
+        '--batch-size',
+        '4',
+        '--finetuning-epochs',
+        '2',
+        '--finetuning-steps',
+        '2',
+    )
     options += ('--segmentation-steps', '2', '--device', 'cpu', '--more-images', 'animals6/train', '--out', out)
     args = (data, '--variants', 'random', 'paper', 'unmasked-conv', 'single-scale', '--seeds', '0', *options)
     result = run_script('benchmarks/evidence/evidence.py', *args)

@@ -13,5 +13,5 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.0), paramwise_cfg=dict(layer_decay_rate=0.65))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=10, eta_min=1e-6, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=10, eta_min_ratio=1e-6 / 4e-3, convert_to_iter_based=True),
 ]
