@@ -63,9 +63,9 @@ def encode(sd: dict, clips: Tensor, num_heads: int, kept: Tensor | None = None) 
 
 
 def pretrain_loss(
-    sd: dict, clips: Tensor, kept: Tensor, num_heads: int, decoder_heads: int, norm_pix: bool | str
+    sd: dict, clips: Tensor, kept: Tensor, num_heads: int, decoder_heads: int, norm_pix: bool | str, encode=encode
 ) -> Tensor:
-    """The loss of pretraining, with both scales or, where the decoder has no projections, one."""
+    """The loss of pretraining, with both scales or, where the decoder has no projections, one; of any encoder."""
     *maps, latent = encode(sd, clips, num_heads, kept)
     for i, x in enumerate(maps):
         if f'neck.fusion.projections.{i}.weight' in sd:

@@ -4,7 +4,7 @@ from .data_preprocessor import ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
-from .rivals import Data2Vec, Data2VecHead, MIMDet, ResizableBEiT, ResizableSwinTransformer
+from .rivals import Data2Vec, Data2VecHead, MIMDet, ResizableBEiT, ResizableSwinTransformer, VideoMAEViT
 from .selfsup import ConvMAE
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     'VideoClassifier',
     'VideoConvMAEViT',
     'VideoConvViT',
+    'VideoMAEViT',
 ]
