@@ -1,17 +1,38 @@
-"""What the benchmarks share: clock, memory, tables and charts."""
+"""What the benchmarks share: training steps, clock, memory, tables and charts."""
 
 import resource
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import matplotlib
 import torch
+import torch.nn as nn
+from torch import Tensor
 
 from mmconvmae.utils import markdown_table, write_whole
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+
+
+def take_step(model: nn.Module, inputs: Tensor, dtype: str, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Take one pretraining step and wait for it: forward, backward, and what an optimiser does.
+
+    Args:
+        model (nn.Module): A model with a ``loss`` of inputs and data samples, which it is given none of.
+        inputs (Tensor): A batch.
+        dtype (str): Type of autocast; with 'float32' there is none.
+        optimizer (torch.optim.Optimizer, optional): The optimiser. Defaults to None.
+    """
+    with torch.autocast(inputs.device.type, getattr(torch, dtype)) if dtype != 'float32' else nullcontext():
+        loss = model.loss(inputs, None)['loss']
+    loss.backward()
+    if optimizer is not None:
+        optimizer.step()
+    loss.item()
+    model.zero_grad()  # now, because others need the memory
 
 
 def timed(step: Callable[[], object], device: str) -> float:

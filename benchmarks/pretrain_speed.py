@@ -18,13 +18,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 from cross_mae import CrossMAE  # noqa: F401, registers it
-from measuring import draw_bars, figures_table, peak_memory_gib, timed
+from measuring import draw_bars, figures_table, peak_memory_gib, take_step, timed
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
@@ -169,14 +168,7 @@ class Contender:
 
     def step(self) -> None:
         """Take one training step and wait for it."""
-        dtype = getattr(torch, self.args.dtype)
-        with torch.autocast(self.args.device, dtype) if dtype != torch.float32 else nullcontext():
-            loss = self.model.loss(self.images, None)['loss']
-        loss.backward()
-        if self.optimizer is not None:
-            self.optimizer.step()
-        loss.item()
-        self.model.zero_grad()  # now, because the other contenders need the memory
+        take_step(self.model, self.images, self.args.dtype, self.optimizer)
 
 
 def measure_memory(name: str, args: argparse.Namespace) -> tuple[Contender, dict[str, float]]:
