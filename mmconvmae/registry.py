@@ -20,17 +20,22 @@ from mmengine.registry import Registry
 
 # Backbones, necks, heads and algorithms.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmconvmae', locations=['mmconvmae.models'])
-# Mask generators.
-TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmconvmae', locations=['mmconvmae.models'])
+# Mask generators, and samplers of clips.
+TASK_UTILS = Registry(
+    'task util',
+    parent=MMENGINE_TASK_UTILS,
+    scope='mmconvmae',
+    locations=['mmconvmae.models', 'mmconvmae.datasets'],
+)
 # Checks of people's own data, for which mmengine has no node.
 CHECKS = Registry('check', scope='mmconvmae', locations=['mmconvmae.checks'])
-# Where images come from.
+# Where images and videos come from.
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # In which order samples come.
 DATA_SAMPLERS = Registry(
     'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmconvmae', locations=['mmconvmae.datasets']
 )
-# Steps of an image pipeline.
+# Steps of a pipeline of images or clips.
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # Functions that a config names, such as a dataloader's ``worker_init_fn``.
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='mmconvmae', locations=['mmconvmae.datasets'])

@@ -1,20 +1,35 @@
+from .clip_sampling import DenseClip, DenseViews, SegmentClip, SegmentViews
+from .clips import FormatClips, LoadClip, MultiScaleCrop, ThreeCrop
 from .image_file import ImageFile, ImageFileError
 from .image_folder import ImageFolder, find_images
 from .loading import LoadRandomResizedCrop, LoadWholeImage
 from .repeated_augmentation import RepeatedAugmentation, RepeatedSampler
 from .seeded_sampling import SeededInfiniteSampler, SeedSample
+from .video_file import VideoFile, VideoFileError
+from .video_list import VideoList
 from .worker import worker_init_fn
 
 __all__ = [
+    'DenseClip',
+    'DenseViews',
+    'FormatClips',
     'ImageFile',
     'ImageFileError',
     'ImageFolder',
+    'LoadClip',
     'LoadRandomResizedCrop',
     'LoadWholeImage',
+    'MultiScaleCrop',
     'RepeatedAugmentation',
     'RepeatedSampler',
     'SeedSample',
     'SeededInfiniteSampler',
+    'SegmentClip',
+    'SegmentViews',
+    'ThreeCrop',
+    'VideoFile',
+    'VideoFileError',
+    'VideoList',
     'find_images',
     'worker_init_fn',
 ]

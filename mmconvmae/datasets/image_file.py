@@ -40,7 +40,11 @@ OWN_MODES = {
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, which Pillow uses
 
 
-class ImageFileError(OSError):
+class MediaFileError(OSError):
+    """A file of a data set that cannot be used."""
+
+
+class ImageFileError(MediaFileError):
     """An image that cannot be used. The message says which, why and what to do."""
 
 

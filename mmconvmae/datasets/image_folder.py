@@ -1,19 +1,15 @@
 """Every image in a folder."""
 
-import logging
 import os
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-import torch
-from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
 from mmconvmae.registry import DATASETS
 
-from .image_file import ImageFileError
+from .damaged import FilesThatMayBeDamaged
 
 # Documents, films and data that Pillow knows by name but does not decode, or not without another program.
 NO_IMAGES = ('BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PDF', 'WMF')
@@ -72,7 +68,7 @@ def find_images(root: str) -> tuple[list[str], Counter]:
 
 
 @DATASETS.register_module()
-class ImageFolder(BaseDataset):
+class ImageFolder(FilesThatMayBeDamaged):
     """Every image in a folder and below it, without labels.
 
     Args:
@@ -92,18 +88,8 @@ class ImageFolder(BaseDataset):
     def __init__(
         self, data_root: str, ann_file: str = '', *, skip_damaged: bool = False, max_damaged: int = 100, **kwargs
     ) -> None:
-        self.skip_damaged = skip_damaged
-        self.max_damaged = max_damaged
         self._depth = None
-        super().__init__(ann_file=ann_file, data_root=str(data_root), **kwargs)
-
-    def full_init(self) -> None:
-        """Find the images."""
-        if self._fully_initialized:
-            return
-        super().full_init()
-        # In shared memory: workers come and go with each epoch, and what one has found is known to all.
-        self.damaged = torch.zeros(len(self), dtype=torch.bool).share_memory_()
+        super().__init__(data_root, ann_file, skip_damaged=skip_damaged, max_damaged=max_damaged, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Find the images, or read the list.
@@ -140,24 +126,9 @@ class ImageFolder(BaseDataset):
             ImageFileError: If the image cannot be used and is not to be left out, or too many cannot.
             ValueError: If it has another depth than the images before.
         """
-        if self.skip_damaged and self.damaged[idx]:
-            return None
-        try:
-            data = super().prepare_data(idx)
-        except ImageFileError as error:
-            if not self.skip_damaged:
-                raise
-            self.damaged[idx] = True
-            number = int(self.damaged.sum())
-            # An error to logging, because the other ranks of a run log nothing less; each has a count of its own.
-            print_log(f'Left out, {number} by now: {error}', logger='current', level=logging.ERROR)
-            if number > self.max_damaged or number == len(self):
-                raise ImageFileError(
-                    f'{number} of {len(self)} images in {self.data_root} cannot be used, and max_damaged is '
-                    f'{self.max_damaged}; scan the folder, or raise max_damaged. The last: {error}'
-                ) from error
-            return None
-        self._check_depth(idx, data)
+        data = super().prepare_data(idx)
+        if data is not None:
+            self._check_depth(idx, data)
         return data
 
     def _check_depth(self, idx: int, data: dict) -> None:
@@ -170,11 +141,3 @@ class ImageFolder(BaseDataset):
                 f'The images {first_path} and {path} have different depths (one has 8 bits, the other more), which one '
                 'mean and std cannot fit; load them with full_scale=255, or take those of one depth out.'
             )
-
-    def _rand_another(self) -> int:
-        """Draw an image that is not known to be damaged, in place of one that is.
-
-        Returns:
-            int: Its index.
-        """
-        return int(np.random.choice(np.flatnonzero(~self.damaged.numpy())))

@@ -1,6 +1,6 @@
 from .backbones import ConvMAEViT, ConvViT, VideoConvMAEViT, VideoConvViT
-from .classifiers import VideoClassifier
-from .data_preprocessor import ImageDataPreprocessor
+from .classifiers import ClipCutMix, VideoClassifier
+from .data_preprocessor import ClipDataPreprocessor, ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
 from .mask_generators import ComplementaryMaskGenerator, ConvMAEMask, ConvMAEMaskGenerator
 from .necks import ConvMAEPretrainDecoder, SimpleFeaturePyramid
@@ -8,6 +8,8 @@ from .rivals import Data2Vec, Data2VecHead, MIMDet, ResizableBEiT, ResizableSwin
 from .selfsup import ConvMAE
 
 __all__ = [
+    'ClipCutMix',
+    'ClipDataPreprocessor',
     'ComplementaryMaskGenerator',
     'ConvMAE',
     'ConvMAEMask',

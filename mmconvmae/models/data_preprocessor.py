@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.models.utils import SelfSupDataPreprocessor
+from mmpretrain.models.utils import ClsDataPreprocessor, SelfSupDataPreprocessor
 
 from mmconvmae.registry import MODELS
 
@@ -62,3 +62,35 @@ class ImageDataPreprocessor(SelfSupDataPreprocessor):
                 '(tools/analysis_tools/scan_images.py prints them), or load with full_scale=255.'
             )
         return data
+
+
+@MODELS.register_module()
+class ClipDataPreprocessor(ClsDataPreprocessor):
+    """mmpretrain's preprocessor of labelled images, for clips with labels or without.
+
+    Args:
+        mean (Sequence[float]): Of each channel, red first.
+        std (Sequence[float]): Of each channel.
+        to_rgb (bool): Whether clips come blue first, as :class:`LoadClip` gives them. Defaults to True.
+        **kwargs: Arguments of mmpretrain's ``ClsDataPreprocessor``: ``num_classes`` and others.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], to_rgb: bool = True, **kwargs) -> None:
+        super().__init__(mean, std, to_rgb=to_rgb, **kwargs)
+        self.mean, self.std = self.mean[..., None], self.std[..., None]  # (C, 1, 1, 1)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Normalise a batch, and mix it where the model asks for that.
+
+        Args:
+            data (dict): Has ``inputs`` (B, C, T, H, W), or several views of each video (B, views, C, T, H, W), and
+                ``data_samples``.
+            training (bool): Whether to mix.
+
+        Returns:
+            dict: The same, float32 and on the device.
+        """
+        if data['inputs'].dim() == 5:
+            return super().forward(data, training)
+        views = super().forward(dict(inputs=data['inputs'].flatten(0, 1)))['inputs']
+        return dict(data, inputs=views.unflatten(0, data['inputs'].shape[:2]))

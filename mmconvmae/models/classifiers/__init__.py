@@ -1,3 +1,4 @@
+from .clip_cutmix import ClipCutMix
 from .video_classifier import VideoClassifier
 
-__all__ = ['VideoClassifier']
+__all__ = ['ClipCutMix', 'VideoClassifier']
