@@ -64,6 +64,7 @@ def test_entry_is_what_the_config_says(folder, entry):
         assert metadata['Iterations'] == config.train_cfg.max_iters
     if 'FLOPs' in metadata:
         size = config.model.backbone.get('img_size', 224)
-        images = torch.empty(1, 3, size, size, device='meta')
+        frames = [config.model.backbone.num_frames] if 'num_frames' in config.model.backbone else []
+        images = torch.empty(1, 3, *frames, size, size, device='meta')
         call = (model.loss, images, None) if hasattr(model, 'mask_generator') else (model, images)
         assert metadata['FLOPs'] == count_multiply_adds(*call)

@@ -76,7 +76,7 @@ def test_damaged_images_stop_a_run(damaged):
 
 def test_damaged_images_are_left_out_and_named_once(damaged, monkeypatch):
     said = []
-    monkeypatch.setattr('mmconvmae.datasets.image_folder.print_log', lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr('mmconvmae.datasets.damaged.print_log', lambda text, **kwargs: said.append(text))
     dataset = build(damaged, skip_damaged=True)
     loader = torch.utils.data.DataLoader(dataset, batch_size=None)
     for _ in range(2):

@@ -1,0 +1,6 @@
+# Figure 3: VideoMAE ViT-B, the rival, 800 epochs on Kinetics-400, 79.4 after finetuning; in the same pipeline.
+_base_ = './videoconvmae_videoconvvit-base-p16-single-scale_64xb32-amp-coslr-800e_k400.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='mmconvmae.VideoMAEViT', arch='base', img_size=224, num_frames=16),
+)
