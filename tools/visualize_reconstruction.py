@@ -1,7 +1,8 @@
 """Draw what a pretrained model makes of masked images.
 
 A row for each image: original, masked, reconstruction, the reconstruction with the visible patches pasted in, and one
-whose brightness and contrast come from the visible patches.
+whose brightness and contrast come from the visible patches. Of a model for clips, three rows for each video: frames,
+what the model sees of them, and its reconstruction; with --out OUT.gif they move.
 
 python tools/visualize_reconstruction.py IMAGE... --config CONFIG --checkpoint CHECKPOINT --out OUT.png
 """
@@ -10,8 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
@@ -21,12 +24,12 @@ from mmconvmae.checkpoint import read_state_dict
 from mmconvmae.datasets import LoadWholeImage
 from mmconvmae.models import ConvMAE
 from mmconvmae.registry import MODELS
-from mmconvmae.visualization import draw_reconstructions
+from mmconvmae.visualization import draw_clips, draw_reconstructions
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', nargs='+', type=Path, help='image files')
+    parser.add_argument('images', nargs='+', type=Path, help='image files, or videos')
     parser.add_argument('--config', required=True, help='pretraining config')
     parser.add_argument('--checkpoint', required=True, help='its checkpoint, decoder included')
     parser.add_argument('--out', required=True, type=Path, help='picture to write, such as reconstruction.png')
@@ -86,6 +89,29 @@ def draw(model: ConvMAE, images: list[Path], full_scale: float | None, out: Path
     draw_reconstructions(model, *(torch.cat(parts) for parts in zip(*rows)), out)
 
 
+def draw_videos(model: ConvMAE, videos: list[Path], load: dict, out: Path) -> None:
+    """Reconstruct clips and write the picture.
+
+    Args:
+        model (ConvMAE): Pretraining model of clips.
+        videos (list[Path]): Video files.
+        load (dict): The step of the training pipeline that loads a clip.
+        out (Path): File to write.
+
+    Raises:
+        OSError: If a video is damaged, or the picture cannot be written.
+        ValueError: If the picture's name ends in no format that there is.
+    """
+    height, width = model.backbone.img_size
+    resize = dict(type='ResizeEdge', scale=max(height, width), edge='short')
+    frame_by_frame = dict(type='TransformBroadcaster', mapping=dict(img='imgs'), auto_remap=True)
+    crop = dict(type='CenterCrop', crop_size=(height, width))
+    pipeline = Compose([load, dict(frame_by_frame, transforms=[resize, crop]), dict(type='mmconvmae.FormatClips')])
+    clips = [torch.from_numpy(pipeline(dict(img_path=str(path)))['img']) for path in track_iter_progress(videos)]
+    clips = model.data_preprocessor(dict(inputs=torch.stack(clips)))['inputs']  # (B, C, T, H, W)
+    draw_clips(model, clips, *model.reconstruct(clips), out)
+
+
 def main() -> None:
     args = parse_args()
     init_default_scope('mmpretrain')
@@ -95,7 +121,11 @@ def main() -> None:
         if args.mask_ratio is not None:
             config.model.mask_generator.mask_ratio = args.mask_ratio
         model = load_model(config, args.checkpoint)
-        draw(model, args.images, full_scale_of(config), args.out)
+        if model.backbone.num_frames is None:
+            draw(model, args.images, full_scale_of(config), args.out)
+        else:
+            np.random.seed(args.seed)  # of the clips
+            draw_videos(model, args.images, config.train_dataloader.dataset.pipeline[0], args.out)
     except (OSError, ValueError) as error:
         sys.exit(f'Error: no picture was made: {error}')
     print(f'\nThe picture is {args.out}')

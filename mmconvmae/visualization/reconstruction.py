@@ -88,7 +88,7 @@ def draw_reconstructions(
         columns.append(with_neighbours_statistics(model.head, reconstructions, images, removed))
         titles = ['\n'.join(lines) for lines in (*zip(COLUMNS, BORROWED), NEIGHBOURS)]
         note = f'{NOTE} {NOISE}'
-    columns = [_to_values(model.data_preprocessor, x) for x in columns]  # (B, H, W, 1 or 3) each
+    columns = [to_values(model.data_preprocessor, x) for x in columns]  # (B, H, W, 1 or 3) each
     low, high = _display_range(columns[0], model.data_preprocessor)
     columns = [((x - low) / np.maximum(high - low, 1e-12)).clip(0, 1) for x in columns]
     columns[1] = np.where(removed.permute(0, 2, 3, 1).cpu().numpy(), 0.5, columns[1])
@@ -116,9 +116,18 @@ def draw_reconstructions(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _to_values(preprocessor: nn.Module, images: Tensor) -> np.ndarray:
-    """Undo a data preprocessor: (B, C, H, W) becomes (B, H, W, 3), red first, or (B, H, W, 1)."""
-    images = images * getattr(preprocessor, 'std', 1) + getattr(preprocessor, 'mean', 0)
+def to_values(preprocessor: nn.Module, images: Tensor) -> np.ndarray:
+    """Undo a data preprocessor.
+
+    Args:
+        preprocessor (nn.Module): With ``mean`` and ``std``, or without.
+        images (Tensor): Shape (B, C, H, W).
+
+    Returns:
+        np.ndarray: Shape (B, H, W, 3), red first, or (B, H, W, 1).
+    """
+    if hasattr(preprocessor, 'mean'):
+        images = images * preprocessor.std.view(-1, 1, 1) + preprocessor.mean.view(-1, 1, 1)
     if images.shape[1] == 3 and not getattr(preprocessor, '_channel_conversion', True):
         images = images.flip(1)  # left blue first, as they are loaded
     images = images[:, :3] if images.shape[1] >= 3 else images[:, :1]
