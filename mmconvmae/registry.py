@@ -20,13 +20,8 @@ from mmengine.registry import Registry
 
 # Backbones, necks, heads and algorithms.
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmconvmae', locations=['mmconvmae.models'])
-# Mask generators, and samplers of clips.
-TASK_UTILS = Registry(
-    'task util',
-    parent=MMENGINE_TASK_UTILS,
-    scope='mmconvmae',
-    locations=['mmconvmae.models', 'mmconvmae.datasets'],
-)
+# Mask generators.
+TASK_UTILS = Registry('task util', parent=MMENGINE_TASK_UTILS, scope='mmconvmae', locations=['mmconvmae.models'])
 # Checks of people's own data, for which mmengine has no node.
 CHECKS = Registry('check', scope='mmconvmae', locations=['mmconvmae.checks'])
 # Where images and videos come from.
@@ -35,7 +30,7 @@ DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmconvmae', loca
 DATA_SAMPLERS = Registry(
     'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='mmconvmae', locations=['mmconvmae.datasets']
 )
-# Steps of a pipeline of images or clips.
+# Steps of a pipeline of images or clips, and what chooses the frames of a clip.
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmconvmae', locations=['mmconvmae.datasets'])
 # Functions that a config names, such as a dataloader's ``worker_init_fn``.
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='mmconvmae', locations=['mmconvmae.datasets'])

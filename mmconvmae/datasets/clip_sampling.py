@@ -5,7 +5,7 @@ A video that is too short for a clip has its last frame repeated, as in VideoMAE
 
 import numpy as np
 
-from mmconvmae.registry import TASK_UTILS
+from mmconvmae.registry import TRANSFORMS
 from mmconvmae.utils import check_integer
 
 
@@ -37,7 +37,7 @@ class ClipSampler:
         raise NotImplementedError
 
 
-@TASK_UTILS.register_module()
+@TRANSFORMS.register_module()
 class DenseClip(ClipSampler):
     """One clip of frames at a fixed distance, from a random start: for Kinetics, and in pretraining.
 
@@ -60,7 +60,7 @@ class DenseClip(ClipSampler):
         return np.minimum(start + np.arange(self.num_frames) * self.frame_interval, total - 1)[None]
 
 
-@TASK_UTILS.register_module()
+@TRANSFORMS.register_module()
 class SegmentClip(ClipSampler):
     """One clip of a random frame from each of as many equal segments of the video: for Something-Something.
 
@@ -73,7 +73,7 @@ class SegmentClip(ClipSampler):
         return (places * total / self.num_frames).astype(np.int64)[None]
 
 
-@TASK_UTILS.register_module()
+@TRANSFORMS.register_module()
 class DenseViews(DenseClip):
     """Several clips at equal distances over the whole video, for tests on Kinetics.
 
@@ -99,7 +99,7 @@ class DenseViews(DenseClip):
         return frames[np.minimum(places, len(frames) - 1)]
 
 
-@TASK_UTILS.register_module()
+@TRANSFORMS.register_module()
 class SegmentViews(ClipSampler):
     """Clips that share out equal segments of the video, for tests on Something-Something.
 

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from mmengine.logging import print_log
 
-from mmconvmae.registry import TASK_UTILS, TRANSFORMS
+from mmconvmae.registry import TRANSFORMS
 from mmconvmae.utils import check_integer, check_number
 
 from .loading import resize_crop
@@ -33,7 +33,7 @@ class LoadClip(BaseTransform):
     """
 
     def __init__(self, sampler: dict, decoder: str = 'opencv') -> None:
-        self.sampler = TASK_UTILS.build(sampler)
+        self.sampler = TRANSFORMS.build(sampler)
         self.decoder = decoder
         self._said_short = False
 
