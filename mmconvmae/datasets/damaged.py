@@ -13,16 +13,18 @@ class FilesThatMayBeDamaged(BaseDataset):
 
     Args:
         data_root (str): The folder.
-        ann_file (str): A list of files.
+        ann_file (str): A list of files, relative to the folder. Defaults to '', what the folder holds.
         skip_damaged (bool): Leave out files that cannot be used, and put another one in their place; each is named
-            once in the log. Otherwise the first stops the run.
-        max_damaged (int): How many may be left out before the run stops.
+            once in the log. Otherwise the first stops the run. Defaults to False.
+        max_damaged (int): How many may be left out before the run stops. Defaults to 100.
         **kwargs: Arguments of mmengine's ``BaseDataset``.
     """
 
     KIND = 'images'
 
-    def __init__(self, data_root: str, ann_file: str, *, skip_damaged: bool, max_damaged: int, **kwargs) -> None:
+    def __init__(
+        self, data_root: str, ann_file: str = '', *, skip_damaged: bool = False, max_damaged: int = 100, **kwargs
+    ) -> None:
         self.skip_damaged = skip_damaged
         self.max_damaged = max_damaged
         super().__init__(ann_file=ann_file, data_root=str(data_root), **kwargs)

@@ -85,11 +85,9 @@ class ImageFolder(FilesThatMayBeDamaged):
         ValueError: If there is no image.
     """
 
-    def __init__(
-        self, data_root: str, ann_file: str = '', *, skip_damaged: bool = False, max_damaged: int = 100, **kwargs
-    ) -> None:
+    def __init__(self, *args, **kwargs) -> None:
         self._depth = None
-        super().__init__(data_root, ann_file, skip_damaged=skip_damaged, max_damaged=max_damaged, **kwargs)
+        super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Find the images, or read the list.

@@ -32,14 +32,9 @@ class VideoList(FilesThatMayBeDamaged):
 
     KIND = 'videos'
 
-    def __init__(
-        self, data_root: str, ann_file: str = '', *, skip_damaged: bool = False, max_damaged: int = 100, **kwargs
-    ) -> None:
-        super().__init__(data_root, ann_file, skip_damaged=skip_damaged, max_damaged=max_damaged, **kwargs)
-
     @property
     def CLASSES(self) -> tuple[str, ...] | None:
-        """Names of the classes, as mmpretrain's tools ask for them."""
+        """Names of the classes, as mmpretrain's ``ClassNumCheckHook`` asks for them."""
         return self.metainfo.get('classes')
 
     def load_data_list(self) -> list[dict]:

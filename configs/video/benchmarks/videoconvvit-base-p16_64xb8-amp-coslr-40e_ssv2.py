@@ -1,84 +1,28 @@
 # Figure 3: VideoConvMAE finetuned on Something-Something v2, 70.7; tested with 2 clips x 3 crops of each video.
-_base_ = [
-    '../../_base_/models/videoconvvit-base-p16_cls.py',
-    '../../_base_/schedules/clips_bs512_adamw_coslr_finetune.py',
-    '../../_base_/convmae_runtime.py',
-]
+_base_ = './videoconvvit-base-p16_64xb8-amp-coslr-100e_k400.py'
 
 pretraining = 'videoconvmae_videoconvvit-base-p16_64xb32-amp-coslr-800e_ssv2'
 model = dict(
-    backbone=dict(
-        init_cfg=dict(type='Pretrained', checkpoint=f'work_dirs/{pretraining}/epoch_800.pth', prefix='backbone.')
-    ),
+    backbone=dict(init_cfg=dict(checkpoint=f'work_dirs/{pretraining}/epoch_800.pth')),
     head=dict(num_classes=174),
 )
-data_preprocessor = dict(
-    type='mmconvmae.ClipDataPreprocessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    num_classes=174,
-)
+data_preprocessor = dict(num_classes=174)
 
-# VideoMAE's augmentation, the same for all frames but for the noise that erases.
-augmentation = [
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    # No flip: from left to right and from right to left are different classes.
-    dict(
-        type='RandAugment',
-        policies='timm_increasing',
-        num_policies=4,
-        total_level=10,
-        magnitude_level=7,
-        magnitude_std=0.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
-    ),
-    dict(
-        type='RandomErasing',
-        erase_prob=0.25,
-        mode='rand',
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-        fill_color=[103.53, 116.28, 123.675],
-        fill_std=[57.375, 57.12, 58.395],
-    ),
-]
-broadcast = dict(type='TransformBroadcaster', mapping=dict(img='imgs'), auto_remap=True, share_random_params=True)
+# A frame from each part of the video. No flip: from left to right and from right to left are different classes.
+augmentation = [step for step in _base_.augmentation if step['type'] != 'RandomFlip']
 train_pipeline = [
     dict(type='mmconvmae.LoadClip', sampler=dict(type='mmconvmae.SegmentClip')),
-    dict(broadcast, transforms=augmentation),
-    dict(type='mmconvmae.FormatClips'),
-    dict(type='PackInputs'),
+    dict(_base_.broadcast, transforms=augmentation),
+    *_base_.train_pipeline[2:],
 ]
 test_pipeline = [
     dict(type='mmconvmae.LoadClip', sampler=dict(type='mmconvmae.SegmentViews', num_clips=2)),
-    dict(broadcast, transforms=[dict(type='ResizeEdge', scale=224, edge='short')]),
-    dict(type='mmconvmae.ThreeCrop'),
-    dict(type='mmconvmae.FormatClips'),
-    dict(type='PackInputs'),
+    *_base_.test_pipeline[1:],
 ]
-dataset = dict(type='mmconvmae.VideoList', data_root='data/sthv2/')
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    # Workers start anew with each epoch, so that EpochSeedHook decides what they draw.
-    persistent_workers=False,
-    worker_init_fn=dict(type='mmconvmae.worker_init_fn'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(dataset, ann_file='train.txt', pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=8,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(dataset, ann_file='val.txt', pipeline=test_pipeline),
-)
+dataset = dict(data_root='data/sthv2/')
+train_dataloader = dict(dataset=dict(dataset, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(dataset, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=(1, 5))
-test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=5e-4 * 512 / 256))
 train_cfg = dict(max_epochs=40)
-default_hooks = dict(checkpoint=dict(save_best='auto'))
-resume = False  # `--resume` goes on from the last checkpoint; a test must not
