@@ -142,6 +142,10 @@ class LoadRandomResizedCrop(RandomResizedCrop):
         ImageFileError: As :class:`LoadWholeImage`.
     """
 
+    # mmpretrain's list of them has this one twice, because a subclass of its own has it too, so that mmcv's
+    # TransformBroadcaster takes each call for two and stops.
+    _methods_with_randomness = ['rand_crop_params']
+
     def __init__(
         self,
         scale: int | tuple[int, int],

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import load as load_config
+from helpers import names_in
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import BATCH_AUGMENTS, TRANSFORMS
@@ -328,3 +330,16 @@ def test_batch_goes_through_a_classifier_with_views(tmp_path):
     ]
     expected = torch.stack(one_by_one).mean(0)
     torch.testing.assert_close(torch.stack([sample.pred_score for sample in samples]), expected)
+
+
+@pytest.mark.parametrize('name', names_in('video', 'video/benchmarks'))
+def test_pipelines_of_the_configs_take_a_video(tmp_path, name):
+    config = load_config(name)
+    size, num_frames = config.model.backbone.img_size, config.model.backbone.num_frames
+    path = write_video(tmp_path / 'a.avi', 24, (72, 96))
+    for part, views in (('train_dataloader', None), ('val_dataloader', 15 if 'k400' in name else 6)):
+        if config.get(part) is not None:
+            pipeline = build_pipeline(*config[part].dataset.pipeline)
+            for _ in range(4):  # what is random is not always done
+                clips = pipeline(dict(img_path=path, gt_label=0))['inputs']
+                assert clips.shape == (*([views] if views else []), 3, num_frames, size, size)

@@ -21,7 +21,7 @@ data_preprocessor = dict(
 
 # VideoMAE's augmentation, the same for all frames but for the noise that erases.
 augmentation = [
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='mmconvmae.LoadRandomResizedCrop', scale=224),  # of frames that are loaded already
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandAugment',
