@@ -139,7 +139,8 @@ def _decode_av(path: str, wanted: list[int]) -> tuple[dict[int, np.ndarray], int
         try:
             for frame in container.decode(video=0):
                 if reached in wanted:
-                    frames[reached] = frame.to_ndarray(format='bgr24')
+                    # Phones write how the picture is to be turned; the other decoders turn it.
+                    frames[reached] = np.rot90(frame.to_ndarray(format='bgr24'), frame.rotation // 90)
                 reached += 1
                 if reached > wanted[-1]:
                     break
@@ -150,6 +151,11 @@ def _decode_av(path: str, wanted: list[int]) -> tuple[dict[int, np.ndarray], int
 
 def _open_av(path: str):
     av = _require('av')
+    if not hasattr(av.VideoFrame, 'rotation'):
+        raise ImportError(
+            f'PyAV {av.__version__} does not say how the videos of phones are turned; `pip install --upgrade av`, or '
+            "leave `decoder` out for OpenCV's."
+        )
     try:
         container = av.open(path)
     except av.error.FFmpegError as error:
@@ -170,9 +176,12 @@ def _decode_decord(path: str, wanted: list[int]) -> tuple[dict[int, np.ndarray],
         if number >= len(reader):
             return frames, len(reader)
         try:
-            frames[number] = reader[number].asnumpy()[..., ::-1]
+            frame = reader[number].asnumpy()
         except _require('decord').DECORDError:
             return frames, number
+        height, width, _ = frame.shape
+        # decord takes what pads the rows of pictures 16, 32 or 48 pixels wide for a fourth channel.
+        frames[number] = frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)[..., ::-1]
     return frames, wanted[-1] + 1
 
 

@@ -1,5 +1,6 @@
 """From video files to batches of clips."""
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -94,6 +95,22 @@ class TestVideoFile:
             VideoFile(str(tmp_path / 'gone.mp4'))
         with pytest.raises(ValueError, match=r'`decoder` is .* choose one of opencv, av, decord'):
             VideoFile(write_video(tmp_path / 'a.avi'), 'ffmpeg')
+
+    @pytest.mark.parametrize(('matrix', 'quarters'), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+    def test_a_video_of_a_phone_is_upright(self, tmp_path, decoder, matrix, quarters):
+        path = Path(write_video(tmp_path / 'a.mp4', codec='mp4v'))
+        upright = VideoFile(str(path), decoder).read([3]).astype(int)
+        # The box tkhd of MP4 has the matrix by which a point of the picture is to be moved, as 16.16 fixed point: after
+        # the box's name 4 bytes of version and flags, 20 of times and the like, 16 of layer and volume.
+        content = bytearray(path.read_bytes())
+        place = content.index(b'tkhd') + 4 + 4 + 20 + 16
+        a, b, c, d = (value << 16 for value in matrix)
+        content[place : place + 36] = struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        (tmp_path / 'turned.mp4').write_bytes(content)
+        turned = VideoFile(str(tmp_path / 'turned.mp4'), decoder).read([3]).astype(int)
+        expected = np.rot90(upright, quarters, axes=(1, 2))
+        assert turned.shape == expected.shape
+        assert np.abs(turned - expected).max() <= 2
 
 
 def test_decoders_agree_on_a_compressed_video(tmp_path):
