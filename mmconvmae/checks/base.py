@@ -93,7 +93,7 @@ def stride_of(model: dict) -> int | None:
     Returns:
         int | None: The stride, in pixels, None where the backbone is no ConvViT.
     """
-    backbone = next(find_types(model.get('backbone'), 'ConvViT'), None)
+    backbone = next(find_types(model.get('backbone'), 'ConvViT', 'VideoConvViT'), None)
     if backbone is None:
         return None
     return prod(backbone.get('patch_sizes', signature(ConvViT).parameters['patch_sizes'].default))

@@ -8,8 +8,10 @@ from mmengine.fileio import list_dir_or_file
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 
-from mmconvmae.datasets import ImageFile, ImageFileError
+from mmconvmae.datasets import ImageFile, VideoFile
+from mmconvmae.datasets.image_file import MediaFileError
 from mmconvmae.datasets.image_folder import image_suffixes
+from mmconvmae.datasets.video_file import VIDEO_SUFFIXES
 from mmconvmae.registry import CHECKS
 from mmconvmae.utils import find_types
 
@@ -20,6 +22,8 @@ from .files import check_depth, kinds_of, one_text, some_of
 @CHECKS.register_module()
 class ClassificationCheck(DataCheck):
     """Check folders or lists of labelled images, and whether head, metrics and sizes agree with them."""
+
+    KIND = 'images'
 
     def __call__(self, config: Config, parts: Sequence[str], logger: MMLogger) -> list[str]:
         """Check.
@@ -45,39 +49,59 @@ class ClassificationCheck(DataCheck):
                 continue
             built = DATASETS.build(dict(data_set, pipeline=[], lazy_init=True))
             if built.ann_file:
-                images, classes, found = read_list(part, built)
+                files, classes, found = read_list(part, built, self.KIND)
             else:
-                images, classes, found = read_folders(part, built, logger)
+                files, classes, found = read_folders(part, built, logger, self.KIND, self._suffixes())
             faults += found
             if classes:
                 first = first or (part, classes)
                 if first[1] != classes:
                     faults.append(differing(*first, part, classes))
                 faults += check_outputs(config, part, len(classes))
-            if images:
-                count(part, images, classes, logger)
-                faults += self._check_images(part, data_set, config, [path for path, _ in images], logger)
+            if files:
+                count(part, files, classes, logger, self.KIND)
+                faults += self._check_files(part, data_set, config, [path for path, _ in files], logger)
         return list(dict.fromkeys(faults))
 
-    def _check_images(
+    def _suffixes(self) -> tuple[str, ...]:
+        return image_suffixes()
+
+    def _open(self, path: Path, part: str, data_set: dict) -> list[str]:
+        return check_depth(ImageFile(str(path), path.read_bytes()), part, data_set)
+
+    def _check_files(
         self, part: str, data_set: dict, config: Config, paths: Sequence[Path], logger: MMLogger
     ) -> list[str]:
         faults, usable = [], None
-        for path in some_of(paths, self.max_opened, f'headers of the {part} images', logger):
+        for path in some_of(paths, self.max_opened, f'headers of the {part} {self.KIND}', logger):
             try:
-                image = ImageFile(str(path), path.read_bytes())
-            except (ImageFileError, OSError) as error:
+                faults += self._open(path, part, data_set)
+            except (MediaFileError, OSError) as error:
                 faults.append(str(error))
             else:
                 usable = usable or path
-                faults += check_depth(image, part, data_set)
         if usable and not faults:
             faults += check_size(part, data_set, config, usable)
         return faults
 
 
+@CHECKS.register_module()
+class VideoClassificationCheck(ClassificationCheck):
+    """The same for labelled videos, the first frames of which are decoded."""
+
+    KIND = 'videos'
+
+    def _suffixes(self) -> tuple[str, ...]:
+        return VIDEO_SUFFIXES
+
+    def _open(self, path: Path, part: str, data_set: dict) -> list[str]:
+        load = next(find_types(data_set.get('pipeline'), 'LoadClip'), {})
+        VideoFile(str(path), load.get('decoder', 'opencv')).read([0])
+        return []
+
+
 def read_folders(
-    part: str, data_set: BaseDataset, logger: MMLogger
+    part: str, data_set: BaseDataset, logger: MMLogger, kind: str, suffixes: tuple[str, ...]
 ) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]:
     """Look into a folder of folders.
 
@@ -85,9 +109,11 @@ def read_folders(
         part (str): Which data set it is.
         data_set (BaseDataset): The data set, with nothing loaded.
         logger (MMLogger): Is told what is passed over.
+        kind (str): What files are looked for, 'images' or 'videos'.
+        suffixes (tuple[str, ...]): Of files of that kind, whether the data set takes them or not.
 
     Returns:
-        tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]: Images with their labels, the classes, and the
+        tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]: Files with their labels, the classes, and the
         faults.
     """
     root = Path(data_set.img_prefix)
@@ -106,26 +132,26 @@ def read_folders(
         taken = [path for path in files if data_set.is_valid_file(path.name)]
         images += [(path, label) for path in taken]
         left = [path for path in files if not data_set.is_valid_file(path.name)]
-        readable += [path for path in left if path.suffix.lower() in image_suffixes()]
-        others.update(path.suffix or 'no suffix' for path in left if path.suffix.lower() not in image_suffixes())
+        readable += [path for path in left if path.suffix.lower() in suffixes]
+        others.update(path.suffix or 'no suffix' for path in left if path.suffix.lower() not in suffixes)
         if not taken:
             empty.append(folder)
     loose = [path for path in root.iterdir() if data_set.is_valid_file(path.name)]
     if loose:
-        logger.warning(f'{len(loose)} images lie in {root} itself, in the folder of no class, and are not taken.')
+        logger.warning(f'{len(loose)} {kind} lie in {root} itself, in the folder of no class, and are not taken.')
     if others:
         counts = ', '.join(f'{suffix}: {number}' for suffix, number in others.most_common())
-        logger.warning(f'{others.total()} files in {root} are no images and are not taken ({counts}).')
+        logger.warning(f'{others.total()} files in {root} are no {kind} and are not taken ({counts}).')
     if readable:
         faults.append(
-            f'{len(readable)} images in {root} would be left out, such as {readable[0]}; add '
+            f'{len(readable)} {kind} in {root} would be left out, such as {readable[0]}; add '
             f'{say_some(sorted({path.suffix for path in readable}))} to `extensions` of the {part} data set.'
         )
     if empty and folders:
-        sentence = f'No image in {say_some([str(root / folder) for folder in empty])}'
+        sentence = f'No {kind[:-1]} in {say_some([str(root / folder) for folder in empty])}'
         if part == 'train':
             faults.append(
-                f'{sentence} of the {part} data, which a class needs to be learned; add images, or take folder and '
+                f'{sentence} of the {part} data, which a class needs to be learned; add {kind}, or take folder and '
                 'class out.'
             )
         else:
@@ -169,15 +195,16 @@ def compare_folders(part: str, root: Path, folders: Sequence[str], classes: Sequ
     ]
 
 
-def read_list(part: str, data_set: BaseDataset) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]:
-    """Read a list of images and labels.
+def read_list(part: str, data_set: BaseDataset, kind: str) -> tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]:
+    """Read a list of files and labels.
 
     Args:
         part (str): Which data set it is.
         data_set (BaseDataset): The data set, with nothing loaded.
+        kind (str): What is listed, 'images' or 'videos'.
 
     Returns:
-        tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]: Images with their labels, the classes, and the
+        tuple[list[tuple[Path, int]], tuple[str, ...], list[str]]: Files with their labels, the classes, and the
         faults.
     """
     path, root = Path(data_set.ann_file), Path(data_set.img_prefix)
@@ -201,7 +228,7 @@ def read_list(part: str, data_set: BaseDataset) -> tuple[list[tuple[Path, int]],
         )
     if odd:
         faults.append(
-            f'{len(odd)} of {len(lines)} lines of {path} are not an image, a space and the number of a class: '
+            f'{len(odd)} of {len(lines)} lines of {path} are not a path, a space and the number of a class: '
             f'{say_some(odd)}; correct them.'
         )
     if beyond:
@@ -212,11 +239,11 @@ def read_list(part: str, data_set: BaseDataset) -> tuple[list[tuple[Path, int]],
     missing = [image for image, _ in images if not image.is_file()]
     if missing:
         faults.append(
-            f'{len(missing)} of {len(lines)} images of {path} are not there, such as {missing[0]}; correct `data_root` '
-            'or `data_prefix`, add the images, or take their lines out.'
+            f'{len(missing)} of {len(lines)} {kind} of {path} are not there, such as {missing[0]}; correct `data_root` '
+            f'or `data_prefix`, add the {kind}, or take their lines out.'
         )
     if not lines:
-        faults.append(f'The list {path} of the {part} data is empty; write a line for each image.')
+        faults.append(f'The list {path} of the {part} data is empty; write a line for each {kind[:-1]}.')
     return [(image, label) for image, label in images if image not in set(missing)], classes, faults
 
 
@@ -280,22 +307,23 @@ def check_outputs(config: Config, part: str, num_classes: int) -> list[str]:
     return faults
 
 
-def count(part: str, images: Sequence[tuple[Path, int]], classes: Sequence[str], logger: MMLogger) -> None:
-    """Log how many images each class has.
+def count(part: str, files: Sequence[tuple[Path, int]], classes: Sequence[str], logger: MMLogger, kind: str) -> None:
+    """Log how many files each class has.
 
     Args:
         part (str): Which data set it is.
-        images (Sequence[tuple[Path, int]]): Images with their labels.
+        files (Sequence[tuple[Path, int]]): Files with their labels.
         classes (Sequence[str]): The classes.
         logger (MMLogger): The log.
+        kind (str): What they are, 'images' or 'videos'.
     """
-    numbers = Counter(label for _, label in images)
+    numbers = Counter(label for _, label in files)
     names = dict(enumerate(classes))
     says = [f'{names.get(label, label)} {numbers[label]}' for label in sorted({*names, *numbers})]
-    logger.info(f'{part} images: {say_some(says, 30)}.')
+    logger.info(f'{part} {kind}: {say_some(says, 30)}.')
     absent = [name for label, name in names.items() if not numbers[label]]
     if absent:
-        logger.warning(f'Classes without an image in the {part} data: {say_some(absent, 30)}.')
+        logger.warning(f'Classes without {kind} in the {part} data: {say_some(absent, 30)}.')
 
 
 def check_size(part: str, data_set: dict, config: Config, path: Path) -> list[str]:
@@ -319,7 +347,7 @@ def check_size(part: str, data_set: dict, config: Config, path: Path) -> list[st
     if all(-(-edge // divisor) * divisor % stride == 0 for edge in shape):
         return []
     return [
-        f'The {part} image {path} comes to the backbone with {shape[0]} x {shape[1]} pixels, which its stride of '
+        f'The {part} file {path} comes to the backbone with {shape[0]} x {shape[1]} pixels, which its stride of '
         f'{stride} does not divide; crop or resize to multiples of {stride}, or set `pad_size_divisor={stride}` in '
         '`data_preprocessor`.'
     ]

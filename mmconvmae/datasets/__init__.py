@@ -5,11 +5,12 @@ from .image_folder import ImageFolder, find_images
 from .loading import LoadRandomResizedCrop, LoadWholeImage
 from .repeated_augmentation import RepeatedAugmentation, RepeatedSampler
 from .seeded_sampling import SeededInfiniteSampler, SeedSample
-from .video_file import VideoFile, VideoFileError
+from .video_file import VIDEO_SUFFIXES, VideoFile, VideoFileError
 from .video_list import VideoList
 from .worker import worker_init_fn
 
 __all__ = [
+    'VIDEO_SUFFIXES',
     'DenseClip',
     'DenseViews',
     'FormatClips',

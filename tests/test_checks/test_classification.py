@@ -178,7 +178,7 @@ def test_lists(root, make):
     assert '2 of 7 lines of' in odd and "4 ('dog/1.jpg'), 5 ('')" in odd
     assert '1 of 7 lines of' in beyond and "beyond the 3 classes, 0 to 2: 3 ('dog/0.jpg 3')" in beyond
     assert f'such as {root}/train/cat/9.jpg; correct' in missing
-    assert 'Classes without an image in the train data: dog' in said
+    assert 'Classes without images in the train data: dog' in said
     (root / 'train.txt').write_text('')
     assert 'is empty; write a line for each image' in only(faults_of(config)[0])
     (root / 'train.txt').unlink()
