@@ -1,5 +1,6 @@
 import os
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from mmengine.config import Config
@@ -13,8 +14,8 @@ from mmconvmae.checkpoint import (
     read_checkpoint,
     use_todays_backbone_names,
 )
-from mmconvmae.datasets import LoadWholeImage
-from mmconvmae.models import ConvViT, ImageDataPreprocessor
+from mmconvmae.datasets import DenseClip, LoadClip, LoadWholeImage
+from mmconvmae.models import ClipDataPreprocessor, ConvViT, ImageDataPreprocessor, VideoConvViT
 from mmconvmae.models.backbones.convvit_arch import parse_arch
 from mmconvmae.utils import find_types
 
@@ -31,24 +32,29 @@ ARCHITECTURE = (
     'pad_windows',
     'rel_pos',
     'layer_scale_init_value',
+    # of clips
+    'num_frames',
+    'tubelet_size',
+    'temporal_kernel_size',
 )
+BACKBONES = ('ConvViT', 'ConvMAEViT', 'VideoConvViT', 'VideoConvMAEViT')
 IMAGENET = dict(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 @dataclass(frozen=True)
 class LoadedBackbone:
-    """A backbone with the weights of a checkpoint, and how its images are prepared.
+    """A backbone with the weights of a checkpoint, and how its images or videos are prepared.
 
     Args:
-        backbone (ConvViT): In evaluation mode.
-        data_preprocessor (ImageDataPreprocessor): Takes images as they are loaded.
-        loader (LoadWholeImage): Loads an image.
+        backbone (ConvViT): In evaluation mode; for clips a :class:`VideoConvViT`.
+        data_preprocessor (ImageDataPreprocessor | ClipDataPreprocessor): Takes images or clips as they are loaded.
+        loader (LoadWholeImage | LoadClip): Loads an image, or the middle clip of a video.
         origin (str): Where the architecture, and mean and deviation, come from, in two sentences.
     """
 
     backbone: ConvViT
-    data_preprocessor: ImageDataPreprocessor
-    loader: LoadWholeImage
+    data_preprocessor: ImageDataPreprocessor | ClipDataPreprocessor
+    loader: LoadWholeImage | LoadClip
     origin: str
 
     def to(self, device: str | torch.device) -> 'LoadedBackbone':
@@ -76,13 +82,13 @@ class LoadedBackbone:
         """Compute features.
 
         Args:
-            images (Tensor): As they were loaded, shape (B, C, H, W), on any device.
+            images (Tensor): As they were loaded, shape (B, C, H, W), on any device; clips, (B, C, T, H, W).
 
         Returns:
             tuple[Tensor]: What the backbone gives.
 
         Raises:
-            ValueError: If the images have another size or another number of channels than the backbone takes.
+            ValueError: If they have another size or another number of channels than the backbone takes.
         """
         return self.backbone(self.data_preprocessor(dict(inputs=images, data_samples=None))['inputs'])
 
@@ -121,11 +127,16 @@ def load_backbone(
     state_dict = our_state_dict(content, checkpoint)
     settings = config_of(content) if config is None else Config.fromfile(config).to_dict()
     source = 'the config of the checkpoint' if config is None else str(config)
-    of_backbone = next(find_types(settings.get('model'), 'ConvViT', 'ConvMAEViT'), None)
+    of_backbone = next(find_types(settings.get('model'), *BACKBONES), None)
     if config is not None and of_backbone is None:
         raise ValueError(f'{config} has no model with a ConvViT; give the config that the checkpoint was trained with.')
 
     if of_backbone is None:
+        if state_dict['backbone.stages.0.blocks.0.depthwise_conv.weight'].dim() == 5:
+            raise ValueError(
+                f'{checkpoint} has a model of clips and does not tell how long they are; give the config that it was '
+                'trained with.'
+            )
         try:
             of_backbone = infer_model(state_dict)['backbone']
         except ValueError as error:
@@ -149,6 +160,11 @@ def load_backbone(
         )
     if full_scale is None:
         full_scale = full_scale_of(settings)
+    if isinstance(backbone, VideoConvViT):
+        sampler, spacing = clips_of(settings, backbone.num_frames)
+        return LoadedBackbone(
+            backbone.eval(), ClipDataPreprocessor(**of_pixels), LoadClip(sampler), f'{origin} {spacing}'
+        )
     return LoadedBackbone(
         backbone.eval(),
         ImageDataPreprocessor(**of_pixels),
@@ -169,6 +185,26 @@ def full_scale_of(config: dict) -> float | None:
     # A pipeline may stand in a variable too, whose later changes go into the data loader alone.
     loaders = find_types([config.get('train_dataloader'), config], 'LoadWholeImage', 'LoadRandomResizedCrop')
     return next(loaders, {}).get('full_scale')
+
+
+def clips_of(config: dict, num_frames: int) -> tuple[dict, str]:
+    """Read off a config which frames make the clip that stands for a whole video.
+
+    Args:
+        config (dict): A whole config.
+        num_frames (int): Frames of a clip.
+
+    Returns:
+        tuple[dict, str]: Config of a sampler of one clip, and a sentence on it.
+    """
+    parts = [config.get('train_dataloader'), config]
+    if next(find_types(parts, 'SegmentClip', 'SegmentViews'), None):
+        sampler = dict(type='mmconvmae.SegmentViews', num_frames=num_frames, num_clips=1)
+        return sampler, f'A clip has a frame from each of {num_frames} parts of the video, as in training.'
+    dense = next(find_types(parts, 'DenseClip', 'DenseViews'), {})
+    interval = dense.get('frame_interval', signature(DenseClip).parameters['frame_interval'].default)
+    sampler = dict(type='mmconvmae.DenseViews', num_frames=num_frames, frame_interval=interval, num_clips=1)
+    return sampler, f'A clip has {num_frames} frames of the middle of the video, {interval} from one to the next.'
 
 
 def our_state_dict(content: dict, path: str | os.PathLike) -> dict[str, Tensor]:
@@ -219,7 +255,8 @@ def _build(config: dict, num_heads: int | None, overrides: dict) -> ConvViT:
             f'No named architecture has the widths {arch["embed_dims"]}, so the number of attention heads is not '
             'known; give `num_heads`, or the config that the checkpoint was trained with.'
         )
-    return ConvViT(**dict(arguments, arch=arch, **overrides))
+    of_clips = str(config.get('type')).rsplit('.', 1)[-1].startswith('Video')
+    return (VideoConvViT if of_clips else ConvViT)(**dict(arguments, arch=arch, **overrides))
 
 
 def _load(backbone: ConvViT, state_dict: dict[str, Tensor], path: str | os.PathLike) -> None:
@@ -247,6 +284,7 @@ def _pixel_settings(config: dict) -> dict | None:
     settings = next((part for part in found if isinstance(part, dict) and part.get('mean') is not None), None)
     if settings is None:
         return None
-    is_ours = str(settings.get('type')).rsplit('.', 1)[-1] == 'ImageDataPreprocessor'  # the others' default is False
+    # the others' default is False
+    is_ours = str(settings.get('type')).rsplit('.', 1)[-1] in ('ImageDataPreprocessor', 'ClipDataPreprocessor')
     to_rgb = settings.get('to_rgb', settings.get('bgr_to_rgb', is_ours))
     return dict(mean=settings['mean'], std=settings['std'], to_rgb=to_rgb)

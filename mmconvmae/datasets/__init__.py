@@ -6,7 +6,7 @@ from .loading import LoadRandomResizedCrop, LoadWholeImage
 from .repeated_augmentation import RepeatedAugmentation, RepeatedSampler
 from .seeded_sampling import SeededInfiniteSampler, SeedSample
 from .video_file import VIDEO_SUFFIXES, VideoFile, VideoFileError
-from .video_list import VideoList
+from .video_list import VideoList, find_videos
 from .worker import worker_init_fn
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     'VideoFileError',
     'VideoList',
     'find_images',
+    'find_videos',
     'worker_init_fn',
 ]

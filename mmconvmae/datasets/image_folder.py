@@ -10,6 +10,7 @@ from PIL import Image
 from mmconvmae.registry import DATASETS
 
 from .damaged import FilesThatMayBeDamaged
+from .finding import find_files, say_found
 
 # Documents, films and data that Pillow knows by name but does not decode, or not without another program.
 NO_IMAGES = ('BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'PDF', 'WMF')
@@ -32,39 +33,8 @@ def image_suffixes() -> frozenset[str]:
 
 
 def find_images(root: str) -> tuple[list[str], Counter]:
-    """Look for images in a folder and below it, by suffix. Links are followed.
-
-    Args:
-        root (str): The folder.
-
-    Returns:
-        tuple[list[str], Counter]: Sorted paths relative to the folder, with ``/``, and how many files are not taken, by
-        suffix: those whose name begins with a dot count as 'hidden', those without a suffix as 'no suffix'.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-    """
-    if not Path(root).is_dir():
-        raise FileNotFoundError(f'There is no folder {root}; give the path of a folder of images.')
-    suffixes = image_suffixes()
-    taken, passed_over = [], Counter()
-    seen = set()  # of folders: a link may lead back up
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        for name in files:
-            path = Path(folder, name)
-            suffix = path.suffix.lower()
-            if name.startswith('.'):
-                passed_over['hidden'] += 1
-            elif suffix in suffixes:
-                taken.append(path.relative_to(root).as_posix())
-            else:
-                passed_over[suffix or 'no suffix'] += 1
-    return sorted(taken), passed_over
+    """Look for images in a folder and below it, by suffix: :func:`find_files` with the suffixes of images."""
+    return find_files(root, image_suffixes(), 'images')
 
 
 @DATASETS.register_module()
@@ -102,10 +72,7 @@ class ImageFolder(FilesThatMayBeDamaged):
             found = f'{len(paths)} images are listed in {self.ann_file}'
         else:
             paths, passed_over = find_images(self.data_root)
-            found = f'{len(paths)} images are in {self.data_root}'
-            if passed_over:
-                counts = ', '.join(f'{suffix}: {number}' for suffix, number in passed_over.most_common())
-                found += f'; {passed_over.total()} other files are not taken ({counts})'
+            found = say_found(paths, passed_over, 'images', self.data_root)
         if not paths:
             raise ValueError(f'{found}; suffixes that are taken: {" ".join(sorted(image_suffixes()))}.')
         print_log(f'{found}.', logger='current')

@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from pathlib import Path
 
 from mmengine.logging import print_log
@@ -6,7 +7,13 @@ from mmengine.logging import print_log
 from mmconvmae.registry import DATASETS
 
 from .damaged import FilesThatMayBeDamaged
+from .finding import find_files, say_found
 from .video_file import VIDEO_SUFFIXES
+
+
+def find_videos(root: str) -> tuple[list[str], Counter]:
+    """Look for videos in a folder and below it, by suffix: :func:`find_files` with the suffixes of videos."""
+    return find_files(root, VIDEO_SUFFIXES, 'videos')
 
 
 @DATASETS.register_module()
@@ -49,9 +56,9 @@ class VideoList(FilesThatMayBeDamaged):
             samples = self._read_list()
             found = f'{len(samples)} videos are listed in {self.ann_file}'
         else:
-            paths = sorted(path for path in Path(self.data_root).rglob('*') if path.suffix.lower() in VIDEO_SUFFIXES)
-            samples = [dict(img_path=str(path)) for path in paths]
-            found = f'{len(samples)} videos are in {self.data_root}'
+            paths, passed_over = find_videos(self.data_root)
+            samples = [dict(img_path=os.path.join(self.data_root, path)) for path in paths]
+            found = say_found(paths, passed_over, 'videos', self.data_root)
         if not samples:
             raise ValueError(f'{found}; suffixes that are taken from a folder: {" ".join(VIDEO_SUFFIXES)}.')
         print_log(f'{found}.', logger='current')

@@ -1,10 +1,13 @@
-"""Write the features of every image in a folder, and below it, with the backbone of any checkpoint.
+"""Write the features of every image or video in a folder, and below it, with the backbone of any checkpoint.
 
 python tools/analysis_tools/embed.py FOLDER --checkpoint CHECKPOINT --out features.npz features.csv
 
 An image is resized by its shorter edge and its middle cut out, as for classification; its features are the mean of the
 last stage over the image and then LayerNorm. A .npz file has them under `features`, float32 of shape (N, C), and under
 `paths` the files, relative to the folder; a .csv file has a row for each image, and the columns path, f0, f1 and so on.
+
+With the checkpoint of a model of clips, the folder is one of videos. Of each the clip in the middle is taken, or
+several with --views, whose features are averaged.
 """
 
 import argparse
@@ -21,34 +24,46 @@ from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mmconvmae.apis import LoadedBackbone, add_backbone_arguments, load_by_arguments, load_center_crop
-from mmconvmae.datasets import ImageFileError, find_images
+from mmconvmae.apis import (
+    LoadedBackbone,
+    add_backbone_arguments,
+    load_by_arguments,
+    load_center_clips,
+    load_center_crop,
+)
+from mmconvmae.datasets import LoadClip, find_images, find_videos
+from mmconvmae.datasets.image_file import MediaFileError
 from mmconvmae.utils import write_whole
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder', help='folder of images, with sub-folders or without')
+    parser.add_argument('folder', help='folder of images or videos, with sub-folders or without')
     add_backbone_arguments(parser)
     parser.add_argument('--out', required=True, nargs='+', type=Path, help='files to write, .npz or .csv')
     parser.add_argument('--img-size', nargs='+', type=int, help="edge, or height and width (default: the model's)")
-    parser.add_argument('--short-edge', type=int, help='pixels before the crop (default: 256 / 224 of the longer edge)')
+    parser.add_argument(
+        '--short-edge',
+        type=int,
+        help='pixels before the crop (default: 256 / 224 of the longer edge; of videos the longer edge itself)',
+    )
+    parser.add_argument('--views', type=int, default=1, help='clips of each video, whose features are averaged')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--workers', type=int, default=min(8, os.cpu_count()), help='processes that load images')
-    parser.add_argument('--skip-damaged', action='store_true', help='leave out images that cannot be used, and go on')
+    parser.add_argument('--skip-damaged', action='store_true', help='leave out files that cannot be used, and go on')
     return parser.parse_args()
 
 
 class Folder(Dataset):
-    """Images of a folder, prepared for a backbone.
+    """Images or videos of a folder, prepared for a backbone.
 
-    An item is an image of shape (C, H, W), or the error of one that cannot be used: raised in a worker process, it
-    would arrive with that process's traceback in it.
+    An item is an image of shape (1, C, H, W), or clips of a video, (views, C, T, H, W), or the error of a file that
+    cannot be used: raised in a worker process, it would arrive with that process's traceback in it.
 
     Args:
         root (str): The folder.
         names (list[str]): Files in it.
-        model (LoadedBackbone): Tells how to load an image.
+        model (LoadedBackbone): Tells how to load one.
         size (tuple[int, int]): Height and width of the crop.
         short_edge (int): What the shorter edge becomes first.
     """
@@ -62,11 +77,13 @@ class Folder(Dataset):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Tensor | ImageFileError:
+    def __getitem__(self, index: int) -> Tensor | MediaFileError:
         path = os.path.join(self.root, self.names[index])
         try:
-            return load_center_crop(path, self.loader, self.size, self.short_edge)
-        except ImageFileError as error:
+            if isinstance(self.loader, LoadClip):
+                return load_center_clips(path, self.loader, self.size, self.short_edge)
+            return load_center_crop(path, self.loader, self.size, self.short_edge)[None]
+        except MediaFileError as error:
             return error
 
 
@@ -88,7 +105,8 @@ def choose_size(args: argparse.Namespace, model: LoadedBackbone) -> tuple[tuple[
     stride = model.backbone.stride
     if size is None or any(edge <= 0 or edge % stride for edge in size):
         raise ValueError(f'--img-size is {args.img_size}; give one or two multiples of {stride}.')
-    short_edge = args.short_edge or max(size) * 256 // 224
+    of_clips = model.backbone.num_frames is not None
+    short_edge = args.short_edge or (max(size) if of_clips else max(size) * 256 // 224)
     if short_edge < max(size):
         raise ValueError(f'--short-edge is {short_edge}, and the crop {size[0]} x {size[1]}; give no less than that.')
     return size, short_edge
@@ -133,7 +151,7 @@ def extract_features(
             elif args.skip_damaged:
                 faults.append(str(item))
             else:
-                raise OSError(f'{item} Or leave such images out: --skip-damaged.')
+                raise OSError(f'{item} Or leave such files out: --skip-damaged.')
         if images:
             depths = {image.dtype: name for name, image in zip(names[-len(images) :], images)}
             if len(depths) > 1:
@@ -143,15 +161,16 @@ def extract_features(
                     'take those of one depth out.'
                 )
             try:
-                (output,) = model(torch.stack(images))
+                (output,) = model(torch.cat(images))
             except torch.OutOfMemoryError as error:
-                raise ValueError(f'{args.batch_size} images do not fit the memory; lower --batch-size.') from error
-            features[len(names) - len(images) : len(names)] = output.float().cpu().numpy()
+                raise ValueError(f'{args.batch_size} of them do not fit the memory; lower --batch-size.') from error
+            of_files = output.float().unflatten(0, (len(images), -1)).mean(1)  # over the views
+            features[len(names) - len(images) : len(names)] = of_files.cpu().numpy()
         done += len(batch)
         progress.update(len(batch))
     print()
     if not names:
-        raise OSError(f'None of the {len(folder)} images can be used. The first: {faults[0]}')
+        raise OSError(f'None of the {len(folder)} files can be used. The first: {faults[0]}')
     features = features[: len(names)]
     if not np.isfinite(features).all():
         raise ValueError('The features are not finite; is the checkpoint one of a run that diverged?')
@@ -190,16 +209,23 @@ def embed(args: argparse.Namespace) -> Iterator[str]:
     """
     if any(path.suffix not in FORMATS for path in args.out):
         raise ValueError(f'--out is {", ".join(map(str, args.out))}; give files that end in .npz or .csv.')
-    if args.batch_size < 1 or args.workers < 0:
-        raise ValueError('--batch-size has to be at least 1, and --workers at least 0.')
-    names, not_taken = find_images(args.folder)
+    if args.batch_size < 1 or args.views < 1 or args.workers < 0:
+        raise ValueError('--batch-size and --views have to be at least 1, and --workers at least 0.')
+    model = load_by_arguments(args, out_type='avg_featmap')
+    of_clips = model.backbone.num_frames is not None
+    if of_clips:
+        model.loader.sampler.num_clips = args.views
+    elif args.views > 1:
+        raise ValueError(f'--views is {args.views}, and {args.checkpoint} has a model of images; leave it out.')
+    kind, (names, not_taken) = (
+        ('videos', find_videos(args.folder)) if of_clips else ('images', find_images(args.folder))
+    )
     if not names:
         others = f' but {sum(not_taken.values())} other files' if not_taken else ''
-        raise ValueError(f'{args.folder} holds no images{others}.')
-    model = load_by_arguments(args, out_type='avg_featmap')
+        raise ValueError(f'{args.folder} holds no {kind}{others}.')
     size, short_edge = choose_size(args, model)
     yield model.origin
-    yield f'{len(names)} images in {args.folder}, as crops of {size[0]} x {size[1]}, on {args.device}'
+    yield f'{len(names)} {kind} in {args.folder}, as crops of {size[0]} x {size[1]}, on {args.device}'
     folder = Folder(args.folder, names, model, size, short_edge)
     features, names, faults = extract_features(model, folder, args)
     with ExitStack() as stack:  # all files or none

@@ -204,6 +204,8 @@ def main() -> None:
     try:
         stages = sorted(set(args.stage))
         model = load_by_arguments(args, out_type='featmap', out_indices=[stage - 1 for stage in stages])
+        if model.backbone.num_frames is not None:
+            raise ValueError(f'{args.checkpoint} has a model of clips, and this draws features of images.')
         print(model.origin)
         pictures, maps, even_maps = compute_maps(model, args.images, args)
         columns, titles = [pictures], ['image']

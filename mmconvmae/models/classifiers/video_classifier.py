@@ -14,6 +14,22 @@ class VideoClassifier(ImageClassifier):
     Views are clips of one video: several stretches of it, and several crops of each. Their probabilities are averaged.
     """
 
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...]:
+        """Compute features, of several views their mean.
+
+        Args:
+            inputs (Tensor): Clips of shape (B, C, T, H, W), or several views of each video, (B, views, C, T, H, W),
+                which go through the model one after the other.
+            stage (str): Of what: 'backbone', 'neck' or 'pre_logits'. Defaults to 'neck'.
+
+        Returns:
+            tuple[Tensor, ...]: The features.
+        """
+        if inputs.dim() == 5:
+            return super().extract_feat(inputs, stage)
+        views = [super(VideoClassifier, self).extract_feat(view, stage) for view in inputs.unbind(1)]
+        return tuple(torch.stack(outputs).mean(0) for outputs in zip(*views))
+
     def predict(self, inputs: Tensor, data_samples: list[DataSample] | None = None, **kwargs) -> list[DataSample]:
         """Predict the classes of videos.
 
