@@ -1,4 +1,4 @@
-from .backbones import ConvMAEViT, ConvViT, VideoConvMAEViT, VideoConvViT
+from .backbones import ConvMAEViT, ConvViT, RecognizerConvViT, VideoConvMAEViT, VideoConvViT
 from .classifiers import ClipCutMix, VideoClassifier
 from .data_preprocessor import ClipDataPreprocessor, ImageDataPreprocessor
 from .heads import ConvMAEPretrainHead
@@ -22,6 +22,7 @@ __all__ = [
     'Data2VecHead',
     'ImageDataPreprocessor',
     'MIMDet',
+    'RecognizerConvViT',
     'ResizableBEiT',
     'ResizableSwinTransformer',
     'SimpleFeaturePyramid',

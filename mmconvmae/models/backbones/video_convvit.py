@@ -1,3 +1,5 @@
+from torch import Tensor
+
 from mmconvmae.registry import MODELS
 
 from .convmae_vit import ConvMAEViT
@@ -64,6 +66,34 @@ class VideoConvViT(ConvViT):
                 f'multiple of {self.tubelet_size} frames.'
             )
         return frames // self.tubelet_size, *super()._get_grid(height, width)
+
+
+@MODELS.register_module()
+class RecognizerConvViT(VideoConvViT):
+    """VideoConvViT as mmaction2's ``Recognizer3D`` and ``I3DHead`` take it: one map, and no tuple around it.
+
+    The map has one position, the mean over all, so that what the head makes of it is what :class:`VideoClassifier`'s
+    head makes of the same weights. Parameters and their names are those of :class:`VideoConvViT`.
+
+    Args:
+        *args: Arguments of :class:`VideoConvViT`.
+        **kwargs: Arguments of :class:`VideoConvViT` but for ``out_type`` and ``out_indices``.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, out_type='avg_featmap', **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute features.
+
+        Args:
+            x (Tensor): Clips of shape (B, C, T, H, W).
+
+        Returns:
+            Tensor: Shape (B, C, 1, 1, 1).
+        """
+        (features,) = super().forward(x)
+        return features[..., None, None, None]
 
 
 @MODELS.register_module()

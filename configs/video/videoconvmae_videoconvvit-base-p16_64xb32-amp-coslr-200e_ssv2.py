@@ -1,0 +1,9 @@
+# VideoConvMAE on Something-Something v2, 200 epochs with the multi-scale decoder; figure 3 has no result of it.
+_base_ = [
+    '../_base_/models/videoconvmae_videoconvvit-base-p16.py',
+    '../_base_/datasets/ssv2_bs32_pretrain.py',
+    '../_base_/schedules/clips_bs2048_adamw_coslr_pretrain.py',
+    '../_base_/convmae_runtime.py',
+]
+
+train_cfg = dict(max_epochs=200)
