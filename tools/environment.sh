@@ -1,8 +1,7 @@
 # Make a virtual environment with everything mmconvmae needs. To be sourced; used by demo.sh and test.sh.
 #
 #   FAMILY=onedl|original  the OpenMMLab libraries: the maintained OneDL distributions, or the original ones
-#   TORCH=2.10.0           version of PyTorch; of the original family 2.1.2, for which mmcv has prebuilt wheels. (2.15
-#                          asks for C++20, with which onedl-mmcv 2.3.6 does not compile.)
+#   TORCH=2.10.0           version of PyTorch; of the original family 2.1.2, for which mmcv has prebuilt wheels
 #   PYTHON=python3         the interpreter; 3.11 for PyTorch 2.1
 FAMILY=${FAMILY:-onedl}
 case $FAMILY in
@@ -53,11 +52,21 @@ print(f"cp{sys.version_info[0]}{sys.version_info[1]}-torch{torch.__version__}-{p
     wheels=$CACHE/${MMCV//==/-}-$tag
     if ! ls "$wheels"/*.whl >/dev/null 2>&1; then
         echo "There is no prebuilt wheel of $MMCV for this PyTorch. Compiling takes 12 to 22 minutes on two cores."
-        mkdir -p "$CACHE"
         rm -rf "$wheels.part"
+        mkdir -p "$wheels.part"
+        local source=$MMCV minor
+        IFS=. read -r _ minor _ <<<"$TORCH"
+        if [ "$minor" -ge 14 ]; then
+            # PyTorch 2.14 asks for C++20; mmcv asks for C++17, and compiles as C++20 too.
+            "$1/pip" download -q --no-deps --no-binary :all: --no-build-isolation -d "$wheels.part" "$MMCV"
+            tar -xzf "$wheels.part"/*.tar.gz -C "$wheels.part"
+            rm "$wheels.part"/*.tar.gz
+            source=$(echo "$wheels.part"/*/)
+            sed -i 's/-std=c++17/-std=c++20/' "$source/setup.py"
+        fi
         PATH=$1:$PATH MAX_JOBS=${MAX_JOBS:-$(nproc)} MMCV_WITH_OPS=1 "$1/pip" wheel -q --no-build-isolation \
-            --no-cache-dir --no-deps -w "$wheels.part" "$MMCV"
-        rm -rf "$wheels"
+            --no-cache-dir --no-deps -w "$wheels.part" "$source"
+        rm -rf "$wheels" "$wheels.part"/*/
         mv "$wheels.part" "$wheels"
     fi
     "$1/pip" install -q --no-cache-dir --no-deps --force-reinstall "$wheels"/*.whl
