@@ -102,6 +102,8 @@ def build_on_meta(config):
     model = model_of(config)
     if 'DALL-E' in str(model):
         model.target_generator.device = 'meta'  # it has a device of its own
+    if model.get('type') == 'Recognizer3D':
+        del model.data_preprocessor.blending  # torch.distributions looks at values
     # Swin and MViT read their rates of stochastic depth off a tensor.
     with torch.device('meta'), mock.patch('torch.linspace', partial(torch.linspace, device='cpu')):
         return MODELS.build(model)
