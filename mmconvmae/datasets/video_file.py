@@ -118,6 +118,7 @@ def _open_opencv(path: str) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise _no_video(path)
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # OpenCV 4.11 does not turn the videos of phones by default
     return capture
 
 
