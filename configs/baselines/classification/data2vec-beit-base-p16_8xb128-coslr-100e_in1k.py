@@ -1,12 +1,20 @@
 # Table 1: data2vec, finetuned by its own recipe.
-_base_ = './beit-base-p16_8xb128-coslr-100e_in1k.py'
+_base_ = '../../convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py'
 
 model = dict(
     backbone=dict(
+        _delete_=True,
+        type='BEiTViT',
+        arch='base',
+        img_size=_base_.img_size,
         layer_scale_init_value=1e-4,
         drop_path_rate=0.2,
+        out_type='avg_featmap',
+        final_norm=False,  # one norm, after the mean over the image
         init_cfg=dict(
+            type='Pretrained',
             checkpoint='work_dirs/data2vec_beit-base-p16_8xb256-amp-coslr-800e_in1k/epoch_800.pth',
+            prefix='backbone.',
         ),
     ),
 )
