@@ -1,11 +1,22 @@
 import copy
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONFIGS, ROOT, batch_from_file, build_on_meta, load, optimizer_of, save_backbone, write_config
+from helpers import (
+    CONFIGS,
+    ROOT,
+    batch_from_file,
+    build_on_meta,
+    library_of,
+    load,
+    optimizer_of,
+    save_backbone,
+    write_config,
+)
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
@@ -240,5 +251,12 @@ def test_another_size_is_one_number(tmp_path):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_config_opens_with_what_it_reproduces(name):
-    assert re.match(r'# [A-Z]\S* \S', CONFIGS[name].read_text())
+def test_config_opens_with_what_it_reproduces_and_the_command(name):
+    path = CONFIGS[name]
+    opening = re.match(r'(# [A-Z]\S* \S.*\n(?:# ?.*\n)*?)((?:#     .*\n)+)(?!#)', path.read_text())
+    words = shlex.split(re.sub(r'(?m)^#', '', opening[2]).replace('\\\n', ' '))
+    library = dict(mmdet='mmdetection', mmaction='mmaction2').get(library_of(name), library_of(name))
+    assert words[:4] == ['mim', 'train', library, path.relative_to(ROOT).as_posix()]
+    gpus = re.search(r'_(\d+)xb', name)[1]
+    options = dict(zip(words[4::2], words[5::2], strict=True))
+    assert options.get('--gpus', '1') == gpus and options.keys() <= {'--launcher', '--gpus', '--gpus-per-node'}

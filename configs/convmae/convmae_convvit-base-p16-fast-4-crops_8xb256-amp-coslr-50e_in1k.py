@@ -1,5 +1,7 @@
 # The steps of convmae_convvit-base-p16-fast_8xb256-amp-coslr-200e_in1k with a quarter of the decoding: an epoch has
 # four crops of each image, which is decoded once for them. Batch and learning rate count crops.
+#     mim train mmpretrain \
+#         configs/convmae/convmae_convvit-base-p16-fast-4-crops_8xb256-amp-coslr-50e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../_base_/models/convmae_convvit-base-p16-fast.py',
     '../_base_/datasets/imagenet_bs256_convmae.py',

@@ -1,4 +1,6 @@
 # Tables 1 and 6: ConvMAE-B with the multi-scale decoder, 1600 epochs.
+#     mim train mmpretrain \
+#         configs/convmae/convmae_convvit-base-p16_8xb256-amp-coslr-1600e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../_base_/models/convmae_convvit-base-p16.py',
     '../_base_/datasets/imagenet_bs256_convmae.py',

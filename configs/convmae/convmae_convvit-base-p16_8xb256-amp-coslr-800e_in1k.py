@@ -1,4 +1,6 @@
 # ConvMAE-B, 800 epochs; not in the paper with this decoder.
+#     mim train mmpretrain \
+#         configs/convmae/convmae_convvit-base-p16_8xb256-amp-coslr-800e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../_base_/models/convmae_convvit-base-p16.py',
     '../_base_/datasets/imagenet_bs256_convmae.py',

@@ -2,6 +2,8 @@
 #     mim train mmpretrain CONFIG --launcher pytorch --gpus 8
 # What mmconvmae's own runner adds is not there: fitting the warm-up to a short run, and a schedule that follows the
 # config when a run goes on. Checkpoints are whole, and any other config takes them.
+#     mim train mmpretrain \
+#         configs/convmae/convmae_convvit-huge-p16_8xb256-amp-fsdp-coslr-200e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../_base_/models/convmae_convvit-base-p16.py',
     '../_base_/datasets/imagenet_bs256_convmae.py',

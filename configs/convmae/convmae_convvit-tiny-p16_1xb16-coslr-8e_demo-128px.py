@@ -1,4 +1,5 @@
 # A few minutes on two CPU cores, for tools/demo.sh.
+#     mim train mmpretrain configs/convmae/convmae_convvit-tiny-p16_1xb16-coslr-8e_demo-128px.py
 _base_ = [
     '../_base_/models/convmae_convvit-tiny-p16.py',
     '../_base_/datasets/image_folder_bs256_convmae.py',

@@ -1,5 +1,7 @@
 # FastConvMAE: a step trains on four complementary masks of each image, so that an epoch does what four did. It saves
 # three quarters of the decoded images, and no arithmetic. Batch and learning rate count images; each is four views.
+#     mim train mmpretrain \
+#         configs/convmae/fastconvmae_convvit-base-p16_8xb64-amp-coslr-50e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../_base_/models/convmae_convvit-base-p16.py',
     '../_base_/datasets/imagenet_bs256_convmae.py',

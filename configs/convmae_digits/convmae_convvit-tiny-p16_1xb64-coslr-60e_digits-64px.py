@@ -1,4 +1,5 @@
 # Pretraining on the training digits, without their labels.
+#     mim train mmpretrain configs/convmae_digits/convmae_convvit-tiny-p16_1xb64-coslr-60e_digits-64px.py
 _base_ = [
     '../_base_/models/convmae_convvit-tiny-p16.py',
     '../_base_/datasets/image_folder_bs256_convmae.py',

@@ -1,4 +1,5 @@
 # Finetuning with ten labelled digits of each class.
+#     mim train mmpretrain configs/convmae_digits/convvit-tiny-p16_1xb20-coslr-50e_digits-10-per-class-64px.py
 _base_ = [
     '../_base_/models/convvit-base-p16_cls.py',
     '../_base_/datasets/digits_bs64.py',

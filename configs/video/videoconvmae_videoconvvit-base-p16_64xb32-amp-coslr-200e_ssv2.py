@@ -1,4 +1,7 @@
 # VideoConvMAE on Something-Something v2, 200 epochs with the multi-scale decoder; figure 3 has no result of it.
+#     mim train mmpretrain \
+#         configs/video/videoconvmae_videoconvvit-base-p16_64xb32-amp-coslr-200e_ssv2.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = [
     '../_base_/models/videoconvmae_videoconvvit-base-p16.py',
     '../_base_/datasets/ssv2_bs32_pretrain.py',

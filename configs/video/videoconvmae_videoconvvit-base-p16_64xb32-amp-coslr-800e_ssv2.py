@@ -1,4 +1,7 @@
 # Figure 3: VideoConvMAE on Something-Something v2, 800 epochs with the multi-scale decoder, 70.7 after finetuning.
+#     mim train mmpretrain \
+#         configs/video/videoconvmae_videoconvvit-base-p16_64xb32-amp-coslr-800e_ssv2.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = [
     '../_base_/models/videoconvmae_videoconvvit-base-p16.py',
     '../_base_/datasets/ssv2_bs32_pretrain.py',

@@ -1,4 +1,5 @@
 # A trial for a CPU: the tiny model on a folder of videos, such as gestures of sign language, 60 epochs at 64 pixels.
+#     mim train mmpretrain configs/video/videoconvmae_videoconvvit-tiny-p16_1xb4-coslr-60e_gestures-64px.py
 _base_ = './videoconvmae_videoconvvit-base-p16_64xb32-amp-coslr-800e_k400.py'
 
 model = dict(

@@ -1,4 +1,6 @@
 # Table 1: BEiT, finetuned by the recipe of ours.
+#     mim train mmpretrain \
+#         configs/baselines/classification/beit-base-p16_8xb128-coslr-100e_in1k.py --launcher pytorch --gpus 8
 _base_ = '../../convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py'
 
 model = dict(

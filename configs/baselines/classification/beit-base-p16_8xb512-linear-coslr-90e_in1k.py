@@ -1,4 +1,6 @@
 # Table 1: linear probe of BEiT.
+#     mim train mmpretrain \
+#         configs/baselines/classification/beit-base-p16_8xb512-linear-coslr-90e_in1k.py --launcher pytorch --gpus 8
 _base_ = '../../convmae/benchmarks/convvit-base-p16_8xb512-linear-coslr-90e_in1k.py'
 
 model = dict(

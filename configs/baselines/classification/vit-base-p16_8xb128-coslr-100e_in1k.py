@@ -1,4 +1,6 @@
 # Pretrained by MAE. MaskFeat's is the same model: --cfg-options model.backbone.init_cfg.checkpoint=ITS.pth
+#     mim train mmpretrain \
+#         configs/baselines/classification/vit-base-p16_8xb128-coslr-100e_in1k.py --launcher pytorch --gpus 8
 _base_ = '../../convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py'
 
 model = dict(

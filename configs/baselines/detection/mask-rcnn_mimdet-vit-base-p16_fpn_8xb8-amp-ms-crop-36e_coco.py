@@ -1,4 +1,7 @@
 # MIMDet by its authors' recipe. Their checkpoints load after tools/model_converters/rival_official.py mimdet.
+#     mim train mmdetection \
+#         configs/baselines/detection/mask-rcnn_mimdet-vit-base-p16_fpn_8xb8-amp-ms-crop-36e_coco.py \
+#         --launcher pytorch --gpus 8
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
 # Short and long edge that test images are fitted into, in pixels.

@@ -1,4 +1,6 @@
 # Table 2: MViTv2-B in the pipeline of ours.
+#     mim train mmdetection \
+#         configs/baselines/detection/mask-rcnn_mvitv2-base_fpn_8xb4-amp-lsj-36e_coco.py --launcher pytorch --gpus 8
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 
 model = dict(

@@ -1,4 +1,6 @@
 # Table 2: "Benchmarking", ViT-B with a feature pyramid, in the pipeline of ours.
+#     mim train mmdetection \
+#         configs/baselines/detection/mask-rcnn_vit-base-p16_fpn_8xb4-amp-lsj-100e_coco.py --launcher pytorch --gpus 8
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_fpn_8xb4-amp-lsj-25e_coco.py'
 custom_imports = dict(imports=['mmconvmae', 'mmseg.models'])
 

@@ -1,4 +1,7 @@
 # Table 2: ViTDet, ViT-B.
+#     mim train mmdetection \
+#         configs/baselines/detection/mask-rcnn_vit-base-p16_vitdet_8xb8-amp-lsj-100e_coco.py \
+#         --launcher pytorch --gpus 8
 _base_ = '../../detection/mask-rcnn_convvit-base-p16_vitdet_8xb2-amp-lsj-184k_coco.py'
 
 model = dict(

@@ -1,4 +1,6 @@
 # Table 1: BEiT, with the data and the runtime of ours.
+#     mim train mmpretrain \
+#         configs/baselines/pretraining/beit_beit-base-p16_8xb256-amp-coslr-1600e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/datasets/imagenet_bs256_convmae.py',
     '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',

@@ -1,5 +1,6 @@
-# Table 1: data2vec by its own recipe, with the data and the runtime of ours. Its released checkpoints are converted by
-#     python tools/model_converters/rival_official.py data2vec THEIRS OURS
+# Table 1: data2vec by its own recipe, with the data and runtime of ours; rival_official.py converts its checkpoints.
+#     mim train mmpretrain \
+#         configs/baselines/pretraining/data2vec_beit-base-p16_8xb256-amp-coslr-800e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/datasets/imagenet_bs256_convmae.py',
     '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',

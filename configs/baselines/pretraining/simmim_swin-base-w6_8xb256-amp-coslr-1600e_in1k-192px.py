@@ -1,4 +1,7 @@
 # Table 1: SimMIM, with the data and the runtime of ours.
+#     mim train mmpretrain \
+#         configs/baselines/pretraining/simmim_swin-base-w6_8xb256-amp-coslr-1600e_in1k-192px.py \
+#         --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/datasets/imagenet_bs256_convmae.py',
     '../../_base_/schedules/imagenet_bs2048_adamw_coslr_convmae.py',

@@ -1,5 +1,8 @@
 # PeCo's is the same model: --cfg-options model.backbone.init_cfg.checkpoint=ITS.pth
 # CAE's has position embeddings too: model.backbone.use_abs_pos_emb=True
+#     mim train mmseg \
+#         configs/baselines/segmentation/upernet_beit-base-p16_8xb2-amp-160k_ade20k-512x512.py \
+#         --launcher pytorch --gpus 8
 _base_ = './upernet_vit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(

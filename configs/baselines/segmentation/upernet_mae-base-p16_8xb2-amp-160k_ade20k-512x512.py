@@ -1,4 +1,7 @@
 # Table 3: MAE, ViT-B, in the pipeline of ours.
+#     mim train mmseg \
+#         configs/baselines/segmentation/upernet_mae-base-p16_8xb2-amp-160k_ade20k-512x512.py \
+#         --launcher pytorch --gpus 8
 _base_ = './upernet_vit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 # BEiT's backbone, because MAE's segmentors learn relative positions too: from zero, and here from noise of 0.02.

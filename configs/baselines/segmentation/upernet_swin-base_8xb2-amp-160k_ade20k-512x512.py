@@ -1,4 +1,6 @@
 # Table 3: Swin-B in the pipeline of ours.
+#     mim train mmseg \
+#         configs/baselines/segmentation/upernet_swin-base_8xb2-amp-160k_ade20k-512x512.py --launcher pytorch --gpus 8
 _base_ = '../../segmentation/upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(

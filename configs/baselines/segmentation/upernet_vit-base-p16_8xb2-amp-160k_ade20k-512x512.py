@@ -1,4 +1,7 @@
 # DeiT. DINO's and MoCo v3's are the same model: --cfg-options model.backbone.init_cfg.checkpoint=THEIRS.pth
+#     mim train mmseg \
+#         configs/baselines/segmentation/upernet_vit-base-p16_8xb2-amp-160k_ade20k-512x512.py \
+#         --launcher pytorch --gpus 8
 _base_ = '../../segmentation/upernet_convvit-base-p16_8xb2-amp-160k_ade20k-512x512.py'
 
 model = dict(

@@ -1,4 +1,7 @@
 # Table 5: tokens of stage 1 are masked one by one, so that nearly every block has a visible one and stage 3 sees all.
+#     mim train mmpretrain \
+#         configs/convmae/ablations/convmae_convvit-base-p16-token-mask_8xb256-amp-coslr-800e_in1k.py \
+#         --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/models/convmae_convvit-base-p16-single-scale.py',
     '../../_base_/datasets/imagenet_bs256_convmae.py',

@@ -1,4 +1,7 @@
 # Table 5: convolutions see what is masked.
+#     mim train mmpretrain \
+#         configs/convmae/ablations/convmae_convvit-base-p16-unmasked-conv_8xb256-amp-coslr-800e_in1k.py \
+#         --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/models/convmae_convvit-base-p16-single-scale.py',
     '../../_base_/datasets/imagenet_bs256_convmae.py',

@@ -1,4 +1,6 @@
 # Table 1: ConvMAE finetuned, 85.0.
+#     mim train mmpretrain \
+#         configs/convmae/benchmarks/convvit-base-p16_8xb128-coslr-100e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/models/convvit-base-p16_cls.py',
     '../../_base_/datasets/imagenet_bs128_convvit.py',

@@ -1,4 +1,6 @@
 # Table 1: linear probe of ConvMAE, 70.9.
+#     mim train mmpretrain \
+#         configs/convmae/benchmarks/convvit-base-p16_8xb512-linear-coslr-90e_in1k.py --launcher pytorch --gpus 8
 _base_ = [
     '../../_base_/models/convvit-base-p16_cls.py',
     '../../_base_/datasets/imagenet_bs128_convvit.py',

@@ -1,4 +1,6 @@
 # Finetuning of small by the recipe of base.
+#     mim train mmpretrain \
+#         configs/convmae/benchmarks/convvit-small-p16_8xb128-coslr-100e_in1k.py --launcher pytorch --gpus 8
 _base_ = './convvit-base-p16_8xb128-coslr-100e_in1k.py'
 
 model = dict(

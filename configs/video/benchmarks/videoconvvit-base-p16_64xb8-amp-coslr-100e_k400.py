@@ -1,4 +1,7 @@
 # Figure 3: VideoConvMAE finetuned on Kinetics-400, 82.7; tested with 5 clips x 3 crops of each video.
+#     mim train mmpretrain \
+#         configs/video/benchmarks/videoconvvit-base-p16_64xb8-amp-coslr-100e_k400.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = [
     '../../_base_/models/videoconvvit-base-p16_cls.py',
     '../../_base_/schedules/clips_bs512_adamw_coslr_finetune.py',

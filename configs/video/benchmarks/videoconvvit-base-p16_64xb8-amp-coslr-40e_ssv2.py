@@ -1,4 +1,7 @@
 # Figure 3: VideoConvMAE finetuned on Something-Something v2, 70.7; tested with 2 clips x 3 crops of each video.
+#     mim train mmpretrain \
+#         configs/video/benchmarks/videoconvvit-base-p16_64xb8-amp-coslr-40e_ssv2.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = './videoconvvit-base-p16_64xb8-amp-coslr-100e_k400.py'
 
 pretraining = 'videoconvmae_videoconvvit-base-p16_64xb32-amp-coslr-800e_ssv2'

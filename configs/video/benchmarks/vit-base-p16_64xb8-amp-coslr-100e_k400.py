@@ -1,4 +1,7 @@
 # Figure 3: VideoMAE's ViT-B, the rival, finetuned on Kinetics-400 in the same pipeline, 79.4.
+#     mim train mmpretrain \
+#         configs/video/benchmarks/vit-base-p16_64xb8-amp-coslr-100e_k400.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = './videoconvvit-base-p16_64xb8-amp-coslr-100e_k400.py'
 
 pretraining = 'videomae_vit-base-p16_64xb32-amp-coslr-800e_k400'

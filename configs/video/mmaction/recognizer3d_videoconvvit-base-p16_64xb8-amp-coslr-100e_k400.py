@@ -1,4 +1,7 @@
 # Figure 3 in mmaction2: VideoConvMAE finetuned on Kinetics-400 as its Recognizer3D, with its data, views and metrics.
+#     mim train mmaction2 \
+#         configs/video/mmaction/recognizer3d_videoconvvit-base-p16_64xb8-amp-coslr-100e_k400.py \
+#         --launcher slurm --gpus 64 --gpus-per-node 8
 _base_ = ['../../_base_/schedules/clips_bs512_adamw_coslr_finetune.py', 'mmaction::_base_/default_runtime.py']
 custom_imports = dict(imports=['mmconvmae'], allow_failed_imports=False)
 runner_type = 'mmconvmae.ScheduleRunner'
