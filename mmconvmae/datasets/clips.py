@@ -16,6 +16,9 @@ from mmconvmae.utils import check_integer, check_number
 from .loading import resize_crop
 from .video_file import VideoFile
 
+# Frames of a video, from which on it is worth to seek a clip in place of decoding all that comes before: a minute.
+LONG = 1500
+
 
 @TRANSFORMS.register_module()
 class LoadClip(BaseTransform):
@@ -35,7 +38,7 @@ class LoadClip(BaseTransform):
     def __init__(self, sampler: dict, decoder: str = 'opencv') -> None:
         self.sampler = TRANSFORMS.build(sampler)
         self.decoder = decoder
-        self._said_short = False
+        self._said = set()
 
     def transform(self, results: dict) -> dict:
         """Load the clips.
@@ -55,17 +58,27 @@ class LoadClip(BaseTransform):
         while frames is None:
             indices = self.sampler(file.num_frames)
             frames = file.read(indices.flatten())
-        if file.num_frames < self.sampler.span and not self._said_short:
-            self._said_short = True  # there may be thousands
-            print_log(
+        if file.num_frames < self.sampler.span:
+            self._say_once(
+                'short',
                 f'The video {file.path} has {file.num_frames} frames, and a clip goes over {self.sampler.span}; its '
                 'last frame is repeated. The same is done with other short videos, without a word; take a smaller '
                 '`frame_interval` or fewer frames to avoid it.',
-                logger='current',
-                level=logging.WARNING,
+            )
+        if file.num_frames > LONG and self.decoder != 'decord':
+            self._say_once(
+                'long',
+                f'The video {file.path} has {file.num_frames} frames, and `decoder={self.decoder!r}` decodes all that '
+                "come before a clip, which takes seconds; `decoder='decord'` goes to the clip at once. Or cut long "
+                'videos into pieces.',
             )
         shape = frames.shape[1:3]
         return dict(results, imgs=list(frames), num_clips=len(indices), img_shape=shape, ori_shape=shape)
+
+    def _say_once(self, what: str, sentence: str) -> None:
+        if what not in self._said:  # there may be thousands of such videos
+            self._said.add(what)
+            print_log(sentence, logger='current', level=logging.WARNING)
 
 
 @TRANSFORMS.register_module()

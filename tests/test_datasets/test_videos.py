@@ -267,6 +267,16 @@ class TestPipeline:
         (text,) = said
         assert 'a.avi has 6 frames, and a clip goes over 13' in text
 
+    def test_long_video_is_said_once_where_nothing_is_sought(self, tmp_path, monkeypatch, decoder):
+        said = []
+        monkeypatch.setattr('mmconvmae.datasets.clips.print_log', lambda text, **kwargs: said.append(text))
+        monkeypatch.setattr('mmconvmae.datasets.clips.LONG', 20)
+        step = TRANSFORMS.build(dict(load('DenseClip', num_frames=4, frame_interval=1), decoder=decoder))
+        for name in ('a.avi', 'b.avi'):
+            step(dict(img_path=write_video(tmp_path / name)))
+        assert len(said) == (0 if decoder == 'decord' else 1)
+        assert all('a.avi has 24 frames' in text and 'or cut' in text.lower() for text in said)
+
     def test_repeated_augmentation_decodes_once(self, tmp_path, monkeypatch):
         path = write_video(tmp_path / 'a.avi', 8)
         reads = []
