@@ -23,7 +23,7 @@ def visualize(monkeypatch, tmp_path):
 
 
 def test_picture_and_faults(run_tool, visualize, train_config, photos, tmp_path):
-    config = train_config()
+    config = train_config('model.update(head=dict(norm_pix=True))')
     model = MODELS.build(Config.fromfile(config).model)
     whole, encoder, other = (tmp_path / f'{name}.pth' for name in ('whole', 'encoder', 'other'))
     state_dict = model.state_dict()
