@@ -53,6 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--clips-per-class', type=int, default=600, help='of the unlabelled videos')
     parser.add_argument('--labelled', type=int, default=250, help='how many of them have labels, of each class')
+    parser.add_argument('--validation', type=int, default=100, help='videos of the other photographs, of each class')
     parser.add_argument('--num-frames', type=int, default=4)
     parser.add_argument('--frame-interval', type=int, default=2)
     parser.add_argument('--size', type=int, default=64, help='edge of the clips, in pixels, a multiple of 16')
@@ -245,7 +246,7 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('WARNING')
     begin = time.perf_counter()
     train = Clips(args.photographs, args.out / 'videos' / 'train', args.clips_per_class, args)
-    val = Clips(args.held_out, args.out / 'videos' / 'val', 100, args)
+    val = Clips(args.held_out, args.out / 'videos' / 'val', args.validation, args)
     experiment = Experiment(train, val, args)
 
     def figures(name: str, seed: int, compute: object, *arguments) -> dict:
