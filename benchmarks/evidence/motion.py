@@ -42,7 +42,7 @@ sys.path.insert(0, str(ROOT / 'benchmarks'))
 from equal_seconds import probe  # noqa: E402
 
 PRETRAINING = ROOT / 'configs/video/videoconvmae_videoconvvit-tiny-p16_1xb4-coslr-60e_gestures-64px.py'
-RATES = (1e-4, 2e-4, 4e-4)
+RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 NUM_CLASSES = 8
 
 
