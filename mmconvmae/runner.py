@@ -12,8 +12,10 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.optim import LinearParamScheduler, OptimWrapper, OptimWrapperDict, _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 from mmconvmae.checkpoint import DamagedCheckpointError, find_checkpoints, has_former_names
+from mmconvmae.datasets import EndWithParent
 from mmconvmae.registry import CHECKS, RUNNERS
 
 # How far a scheduler has come, and what follows from begin and end; all else in its state is what it was built from.
@@ -148,6 +150,21 @@ class ScheduleRunner(Runner):
                 'to begin with its weights set resume=False, and to go on with that run give its work_dir.'
             )
         return super().from_cfg(cfg)
+
+    @staticmethod
+    def build_dataloader(*args, **kwargs) -> DataLoader:
+        """Build a data loader as mmengine does, whose workers end when the main process is killed.
+
+        Args:
+            *args: Arguments of mmengine's ``Runner.build_dataloader``.
+            **kwargs: Keyword arguments of it.
+
+        Returns:
+            DataLoader: The loader.
+        """
+        loader = Runner.build_dataloader(*args, **kwargs)
+        loader.worker_init_fn = EndWithParent(loader.worker_init_fn)
+        return loader
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale the learning rate by the batch size that makes one step.

@@ -7,12 +7,13 @@ from .repeated_augmentation import RepeatedAugmentation, RepeatedSampler
 from .seeded_sampling import SeededInfiniteSampler, SeedSample
 from .video_file import VIDEO_SUFFIXES, VideoFile, VideoFileError
 from .video_list import VideoList, find_videos
-from .worker import worker_init_fn
+from .worker import EndWithParent, worker_init_fn
 
 __all__ = [
     'VIDEO_SUFFIXES',
     'DenseClip',
     'DenseViews',
+    'EndWithParent',
     'FormatClips',
     'ImageFile',
     'ImageFileError',

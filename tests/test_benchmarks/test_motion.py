@@ -27,7 +27,7 @@ def test_a_run_and_another(tmp_path):
     cells = {path.stem: json.loads(path.read_text()) for path in (out / 'cells').iterdir()}
     # The first seed tries each rate, the second takes the best.
     rates = [name for name in cells if name.startswith('random_') and name.endswith('_seed0')]
-    assert len(rates) == 4 and len(cells) == 2 * 4 + 1 + 2 * 2 + 1
+    assert len(rates) == 5 and len(cells) == 2 * 5 + 1 + 2 * 2 + 1
     assert all(0 <= cell['val'] <= 100 for cell in cells.values())
     table = (out / 'results.md').read_text().splitlines()
     assert [line.split(' | ')[0] for line in table[2:]] == [
