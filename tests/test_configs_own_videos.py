@@ -1,13 +1,18 @@
 """The templates for people's own videos, copied and changed as they do it."""
 
 import shutil
+from argparse import Namespace
 
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, copy_template
+import torch
+from helpers import ROOT, copy_template, import_script
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from sklearn.neighbors import KNeighborsClassifier
 
+from mmconvmae.registry import MODELS
 from mmconvmae.runner import ScheduleRunner
 
 PRETRAIN = dict(arch='tiny', image_size=32, num_frames=4, frame_interval=2, mask_ratio=0.5, batch_size=3, max_epochs=2)
@@ -137,3 +142,33 @@ def test_opens_with_what_one_changes(template, lines):
     settings = Config.fromfile(ROOT / 'configs' / 'own_images' / f'{template}.py').settings
     names = [line.split(' = ')[0] for line in screen[:rule] if ' = ' in line and not line.startswith('#')]
     assert names == list(settings)
+
+
+def test_nearest_neighbours_before_training(videos, tmp_path):
+    """Against features computed one video at a time, and votes by scikit-learn."""
+    tool = import_script('tools/analysis_tools/knn.py')
+    path = copy_classify(videos, tmp_path, views=2)
+    args = Namespace(config=path, cfg_options=None, neighbors=3, temperature=0.07, seed=0, device='cpu')
+    accuracy, number = tool.knn_accuracy(args)
+    assert number == 6
+
+    config = Config.fromfile(path)
+    torch.manual_seed(0)
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    model.init_weights()
+    model.eval()
+    pipeline = Compose(config.test_dataloader.dataset.pipeline)
+    features, labels = [], []
+    for part in ('train', 'val'):
+        for label, name in enumerate(CLASSIFY['classes']):
+            for file in sorted((videos / part / name).iterdir()):
+                clips = pipeline(dict(img_path=str(file), gt_label=label))['inputs']  # (views, C, T, H, W)
+                assert len(clips) == 2 * 3
+                with torch.no_grad():
+                    clips = model.data_preprocessor(dict(inputs=clips))['inputs']
+                    features.append(model.backbone(clips)[0].mean(0).double().numpy())
+                labels.append(label)
+    features, labels = np.stack(features), np.array(labels)
+    classifier = KNeighborsClassifier(3, metric='cosine', weights=lambda distances: np.exp((1 - distances) / 0.07))
+    found = classifier.fit(features[:6], labels[:6]).predict(features[6:])
+    assert accuracy == (found == labels[6:]).mean()
