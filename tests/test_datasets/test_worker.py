@@ -1,10 +1,12 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -56,6 +58,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.skipif(shutil.which('pgrep') is None, reason='pgrep, which finds the workers, is not installed')
 def test_workers_end_with_a_main_process_that_is_killed():
     """While they have samples that nobody has read, more than a pipe holds."""
     process = subprocess.Popen(
