@@ -10,7 +10,7 @@ flowers5/val. The tiny model is pretrained on the first without labels. Then, of
   did best there on a fifth of the labelled videos that is not trained on,
 - and, from the pretrained ones, finetuning of a model that sees the middle frame of each clip alone.
 
-A figure that is in --out is not computed again. On two cores the whole takes about an hour.
+A figure that is in --out is not computed again. The whole takes about an hour of one CPU core's time.
 """
 
 import argparse
