@@ -1,6 +1,10 @@
-_base_ = './imagenet_bs256_convmae.py'
-
-data_preprocessor = dict(type='ClsDataPreprocessor', num_classes=1000)
+data_preprocessor = dict(
+    type='ClsDataPreprocessor',
+    num_classes=1000,
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
 
 train_pipeline = [
     dict(type='mmconvmae.LoadWholeImage'),
@@ -15,7 +19,16 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
-train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=8,
+    # Workers start anew with each epoch, so that EpochSeedHook decides what they draw.
+    persistent_workers=False,
+    worker_init_fn=dict(type='mmconvmae.worker_init_fn'),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='ImageNet', data_root='data/imagenet/', split='train', pipeline=train_pipeline),
+)
 val_dataloader = dict(
     batch_size=128,
     num_workers=8,
