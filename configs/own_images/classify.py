@@ -26,9 +26,12 @@ base_lr = 1e-3  # for 64 images a step
 settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/convmae_runtime.py'
 
+# Below `_base_`: mmengine takes a config that imports above it for one in its other, "lazy" style.
+from mmconvmae.models.backbones.convvit_arch import parse_arch
+
 checks = [dict(type='mmconvmae.ClassificationCheck')]  # of all this and the data, before training
 
-widths = __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['']).parse_arch(arch)['embed_dims']
+widths = parse_arch(arch)['embed_dims']
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -29,9 +29,13 @@ base_lr = 1e-3  # for 256 clips a step
 settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/convmae_runtime.py'
 
+# Below `_base_`: mmengine takes a config that imports above it for one in its other, "lazy" style.
+from mmconvmae import datasets
+from mmconvmae.models.backbones.convvit_arch import parse_arch
+
 checks = [dict(type='mmconvmae.VideoClassificationCheck')]  # of all this and the data, before training
 
-widths = __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['']).parse_arch(arch)['embed_dims']
+widths = parse_arch(arch)['embed_dims']
 model = dict(
     type='mmconvmae.VideoClassifier',
     backbone=dict(
@@ -101,7 +105,7 @@ dataset = dict(
     type='CustomDataset',
     data_root=data_root,
     metainfo=dict(classes=classes),
-    extensions=__import__('mmconvmae.datasets', fromlist=['']).VIDEO_SUFFIXES,
+    extensions=datasets.VIDEO_SUFFIXES,
 )
 train_dataloader = dict(
     batch_size=batch_size,

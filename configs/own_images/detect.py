@@ -25,9 +25,10 @@ _base_ = [
     __import__('mmconvmae').__path__[0] + '/.mim/configs/_base_/own_coco.py',
 ]
 
-widths = list(
-    __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['parse_arch']).parse_arch(arch)['embed_dims']
-)
+# Below `_base_`: mmengine takes a config that imports above it for one in its other, "lazy" style.
+from mmconvmae.models.backbones.convvit_arch import parse_arch
+
+widths = list(parse_arch(arch)['embed_dims'])
 # The usual heads would cost the tiny model many times what its backbone does.
 channels = 64 if arch == 'tiny' else 256
 model = dict(

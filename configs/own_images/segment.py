@@ -29,12 +29,16 @@ base_lr = 1e-4  # for 8 crops a step
 # What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
 settings = {name: value for name, value in dict(globals()).items() if not name.startswith('_')}
 _base_ = __import__('mmseg').__path__[0] + '/.mim/configs/_base_/default_runtime.py'
+
+# Below `_base_`: mmengine takes a config that imports above it for one in its other, "lazy" style.
+from mmconvmae.models.backbones.convvit_arch import parse_arch
+
 custom_imports = dict(imports=['mmconvmae'])
 runner_type = 'mmconvmae.ScheduleRunner'
 
 checks = [dict(type='mmconvmae.SegmentationCheck')]  # of all this and the data, before training
 
-widths = __import__('mmconvmae.models.backbones.convvit_arch', fromlist=['']).parse_arch(arch)['embed_dims']
+widths = parse_arch(arch)['embed_dims']
 # A test image that is smaller than the window that slides over it is padded to it.
 data_preprocessor = dict(
     type='SegDataPreProcessor',
