@@ -69,22 +69,23 @@ train_pipeline = [
         full_scale=full_scale,
     ),
     dict(type='RandomFlip', prob=0.5),
+    *(
+        [
+            dict(
+                type='RandAugment',  # whose operations are for colours of 8 bits
+                policies='timm_increasing',
+                num_policies=2,
+                total_level=10,
+                magnitude_level=9,
+                magnitude_std=0.5,
+                hparams=dict(pad_val=[round(value) for value in mean[::-1]], interpolation='bicubic'),
+            )
+        ]
+        if strong_augmentation
+        else []
+    ),
     dict(type='PackInputs'),
 ]
-if strong_augmentation:
-    # Its operations are for colours of 8 bits.
-    train_pipeline.insert(
-        2,
-        dict(
-            type='RandAugment',
-            policies='timm_increasing',
-            num_policies=2,
-            total_level=10,
-            magnitude_level=9,
-            magnitude_std=0.5,
-            hparams=dict(pad_val=[round(value) for value in mean[::-1]], interpolation='bicubic'),
-        ),
-    )
 # Only what mmpretrain's own loader reads can be given to ImageClassificationInferencer.
 colours = in_channels == 3 and full_scale is None
 resizing = (

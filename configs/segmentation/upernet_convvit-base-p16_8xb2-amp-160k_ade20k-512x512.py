@@ -42,7 +42,12 @@ model = dict(
 train_pipeline = [
     dict(type='mmconvmae.SeedSample'),
     dict(type='mmconvmae.LoadWholeImage'),
-    *_base_.train_pipeline[1:],
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(
     batch_size=2, sampler=dict(type='mmconvmae.SeededInfiniteSampler'), dataset=dict(pipeline=train_pipeline)
