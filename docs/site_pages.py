@@ -26,7 +26,7 @@ GETTING_STARTED = (
 # Code stays as it is; what follows a bracket is a link to a file of the repository, and perhaps to a heading.
 LINK = re.compile(r'```.*?```|`[^`\n]*`|(?<=\]\()(?!\w+:|#)(?P<name>[^)\s#]+)', flags=re.DOTALL)
 WIDE = ('architecture.md', 'model_zoo.md')  # they have the place of the table of contents too
-LANGUAGES = {'.py': 'python', '.sh': 'bash', '.yml': 'yaml', '.toml': 'toml'}
+LANGUAGES = {'.md': 'markdown', '.py': 'python', '.sh': 'bash', '.yml': 'yaml', '.toml': 'toml'}
 
 
 def on_files(files, config):
@@ -48,7 +48,8 @@ def on_files(files, config):
         files.append(File.generated(config, uri, content=re.sub(r'<!--.*?-->\n', '', text)))
     for path, uri in missing.items():
         language = LANGUAGES.get(Path(path).suffix, 'text')
-        text = f'# {path}\n\n```{language}\n{(ROOT / path).read_text()}```\n'
+        # A fence longer than those that the file may have.
+        text = f'# {path}\n\n`````{language}\n{(ROOT / path).read_text()}`````\n'
         files.append(File.generated(config, uri, content=text, inclusion=InclusionLevel.NOT_IN_NAV))
     return files
 
