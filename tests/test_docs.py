@@ -33,7 +33,7 @@ def test_sentences_of_troubleshooting_are_those_of_the_code():
 
 
 def test_site_builds_and_has_no_dead_link(tmp_path):
-    """mkdocs warns of links and anchors that lead nowhere; --strict makes warnings errors, unless --quiet hides any."""
+    """mkdocs warns of links and anchors to nowhere; --strict makes warnings errors, unless --quiet hides them."""
     pytest.importorskip('mkdocs', reason='mkdocs is not installed (requirements/docs.txt)')
     pytest.importorskip('mkdocstrings_handlers.python', reason='mkdocstrings-python is not installed')
     command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', tmp_path / 'site']
