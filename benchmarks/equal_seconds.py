@@ -1,30 +1,33 @@
 """Compare ways to pretrain by what a small backbone has learnt after the same number of seconds.
 
-python benchmarks/equal_seconds.py FLOWERS [--seconds 0 75 150 300 --seeds 0 1 2 --out FOLDER]
+python benchmarks/equal_seconds.py FLOWERS [--seconds 0 300 1500 3000 --seeds 0 1 2 --out FOLDER]
 
 FLOWERS is a folder with train/CLASS/*.jpg and val/CLASS/*.jpg. Each contender is pretrained on the training images
-without their labels, and on those of --more-images. Then its backbone's features of the labelled images, the mean over
-the last map, each standardised by the training images, are judged by a linear probe and by nearest neighbours on val.
+without their labels, and on those of --more-images. Each time that as many seconds have gone as --seconds says, its
+backbone's features of the labelled images, the mean over the last map, each standardised by the training images, are
+judged by a linear probe and by nearest neighbours on val. Beside them stands the pretraining loss of the images in val,
+which compares all but SparK: they predict the same pixels of patches of the same size, a quarter of which is visible.
 
-Seconds are CPU time of one thread, with reading and cropping. First a step of each contender is timed, in turn; the
-budget says how many steps that is, and that many are taken, so it does not matter what else the machine does then.
-Every number of seconds is a run of its own with a whole schedule. A run that is in --out is not done again. Several
-processes may share --out with different --seeds, once the first has timed the steps (--seconds 0 does no more).
+Seconds are CPU time of one thread, with reading and cropping. First a step of each contender is timed, in turn; a
+number of seconds is as many steps, so it does not matter what else the machine does then. One run serves all numbers
+of seconds: its learning rate is constant after a warm-up, and judged is the average of its weights so far, in which the
+last ninth of the steps weighs most. A run that is in --out is not done again, and tables are made of all that are
+there. Several processes may share --out with different --seeds or --contenders, once one has timed the steps of all
+contenders (--seconds 0 does no more).
 
 The probe is a logistic regression on standardised features; a fifth of the training images says how strong its weight
 decay is. All contenders have the same optimiser, schedule, crops and number of masked images in a step.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -34,6 +37,7 @@ from mmengine.runner import Runner, set_random_seed
 from mmengine.utils import ProgressBar
 from mmpretrain.models.utils.sparse_modules import SparseHelper
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from mmconvmae.datasets import find_images
 from mmconvmae.models import ConvMAE
@@ -51,6 +55,8 @@ PIXELS = dict(type='PixelReconstructionLoss', criterion='L2')
 DECODER = dict(embed_dims=128, depth=2, num_heads=4)
 WEIGHT_DECAYS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 NEIGHBORS = 20
+WARM_UP = 200  # steps
+MEASURES = dict(probe='linear probe, %', knn='k-NN, %', loss='held-out loss')
 
 
 def convmae(size: int, generator: str = 'ConvMAEMaskGenerator', **neck) -> dict:
@@ -113,10 +119,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('data', type=Path, help='folder with train/CLASS and val/CLASS')
     parser.add_argument('--more-images', nargs='+', type=Path, default=[], metavar='FOLDER', help='to pretrain on too')
     parser.add_argument('--contenders', nargs='+', choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument('--seconds', nargs='+', type=float, default=[0, 75, 150, 300], help='0: random weights')
+    parser.add_argument('--seconds', nargs='+', type=float, default=[0, 300, 1500, 3000], help='0: random weights')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--size', type=int, default=96, help='edge of the images, a multiple of 32')
-    parser.add_argument('--batch-size', type=int, default=64, help='masked images in a step, a multiple of 4')
+    parser.add_argument('--batch-size', type=int, default=32, help='masked images in a step, a multiple of 4')
     parser.add_argument('--lr', type=float, default=1e-3)
     parser.add_argument('--timed-steps', type=int, default=20, help='of each contender, after three that are not')
     parser.add_argument('--out', type=Path, default=Path('work_dirs', 'equal_seconds'))
@@ -152,7 +158,9 @@ class Training:
             dict(params=[p for p in self.model.parameters() if p.requires_grad and p.ndim <= 1], weight_decay=0.0),
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.95), weight_decay=0.05)
-        self.rate = args.lr
+        self.rate, self.taken = args.lr, 0
+        # polynomial decay averaging: the n-th step has a weight of 9 / (n + 8)
+        self.averaged = AveragedModel(self.model, avg_fn=lambda mean, new, n: mean + (new - mean) * 9 / (n + 9))
         pipeline = [
             dict(type='mmconvmae.LoadRandomResizedCrop', scale=args.size, crop_ratio_range=(0.2, 1.0)),
             dict(type='RandomFlip', prob=0.5),
@@ -171,15 +179,10 @@ class Training:
         )
         self.batches = iter(Runner.build_dataloader(loader, seed=seed))
 
-    def step(self, progress: float) -> None:
-        """Take a step.
-
-        Args:
-            progress (float): Where in the run, from 0 to 1: a tenth of warm-up, then half a cosine.
-        """
-        factor = min(progress / 0.1, 1) if progress < 0.1 else 0.5 + 0.5 * np.cos(np.pi * (progress - 0.1) / 0.9)
+    def step(self) -> None:
+        """Take a step, at a rate that grows over the first steps and is constant then."""
         for group in self.optimizer.param_groups:
-            group['lr'] = self.rate * factor
+            group['lr'] = self.rate * min((self.taken + 1) / WARM_UP, 1)
         batch = self.model.data_preprocessor(next(self.batches), True)
         loss = self.model.loss(**batch)['loss']
         if not loss.isfinite():
@@ -187,6 +190,8 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.averaged.update_parameters(self.model)
+        self.taken += 1
 
 
 def time_steps(args: argparse.Namespace) -> dict[str, float]:
@@ -204,7 +209,7 @@ def time_steps(args: argparse.Namespace) -> dict[str, float]:
     for _ in range(args.timed_steps + 3):
         for name, training in trainings.items():
             start = time.process_time()
-            training.step(0.5)
+            training.step()
             seconds[name].append(time.process_time() - start)
             progress.update()
     print()
@@ -290,15 +295,26 @@ def load_labelled(folder: Path, size: int) -> tuple[Tensor, Tensor]:
     return torch.cat([batch['inputs'] for batch in batches]), torch.tensor(labels)
 
 
+@torch.no_grad()
+def held_out_loss(model: nn.Module, images: Tensor) -> float:
+    """Pretraining loss of images, (N, 3, H, W), uint8; masks are the same each time."""
+    model.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        batches = [model.data_preprocessor(dict(inputs=batch, data_samples=None)) for batch in images.split(64)]
+        losses = [model.loss(**batch)['loss'] * len(batch['inputs']) for batch in batches]
+    return (sum(losses) / len(images)).item()
+
+
 def judge(model: nn.Module, labelled: dict[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Measure the accuracy of a model's features.
+    """Measure the accuracy of a model's features, and its loss.
 
     Args:
         model (nn.Module): The pretrained model.
         labelled (dict[str, tuple[Tensor, Tensor]]): Images and labels of 'train' and 'val'.
 
     Returns:
-        dict[str, float]: ``probe`` and ``knn`` in per cent, and the weight decay of the probe.
+        dict[str, float]: ``probe`` and ``knn`` in per cent, the weight decay of the probe and the loss of 'val'.
     """
     train, test = (features(model, labelled[part][0]) for part in ('train', 'val'))
     mean, deviation = train.mean(0), train.std(0).clamp(min=1e-12)
@@ -310,6 +326,7 @@ def judge(model: nn.Module, labelled: dict[str, tuple[Tensor, Tensor]]) -> dict[
         probe=100 * (classes == expected).double().mean().item(),
         knn=100 * (nearest == expected).double().mean().item(),
         probe_weight_decay=decay,
+        loss=held_out_loss(model, labelled['val'][0]),
     )
 
 
@@ -349,52 +366,75 @@ def calibrate(args: argparse.Namespace) -> dict[str, float]:
     return timed
 
 
-def runs(args: argparse.Namespace, seconds: dict[str, float]) -> Iterator[dict]:
+def run(name: str, seed: int, steps: list[int], labelled: dict, args: argparse.Namespace) -> list[dict]:
+    """Pretrain a contender, and judge it on the way.
+
+    Args:
+        name (str): The contender.
+        seed (int): Of weights, crops, masks and the order of images.
+        steps (list[int]): After how many steps to judge, ascending.
+        labelled (dict[str, tuple[Tensor, Tensor]]): Images and labels of 'train' and 'val'.
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        list[dict]: Figures after as many steps.
+    """
+    training = Training(name, seed, args)
+    figures, used = [], 0.0
+    progress = ProgressBar(steps[-1]) if steps[-1] else None
+    for number in steps:
+        start = time.process_time()
+        while training.taken < number:
+            training.step()
+            progress.update()
+        used += time.process_time() - start
+        model = training.averaged.module if number else training.model
+        # A copy, so that judging leaves nothing behind in a model that goes on.
+        found = judge(copy.deepcopy(model), labelled)
+        values = ', '.join(f'{heading} {found[what]:.3f}' for what, heading in MEASURES.items())
+        print(f'\n{name}, seed {seed}, {number} steps: {values}', flush=True)
+        decoded = number * args.batch_size // CONTENDERS[name][2]
+        figures.append(dict(found, steps=number, decoded_images=decoded, cpu_seconds=used))
+    return figures
+
+
+def do_runs(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     """Do all runs that are not done.
 
     Args:
         args (argparse.Namespace): Command line.
         seconds (dict[str, float]): CPU seconds of a step.
 
-    Yields:
-        dict: Figures of each run, by budget, then seed, then contender, so that what there is can be compared.
+    Raises:
+        SystemExit: If a run that is there was for other seconds.
     """
-    wanted = [(budget, seed, name) for budget in args.seconds for seed in args.seeds for name in args.contenders]
-    files = {run: args.out / 'runs' / f'{run[2]}_{run[0]:g}s_seed{run[1]}.json' for run in wanted}
-    left = [run for run in wanted if not files[run].exists()]
+    left = []
+    for seed in args.seeds:
+        for name in args.contenders:
+            file = args.out / 'runs' / f'{name}_seed{seed}.json'
+            if not file.exists():
+                left.append((file, name, seed))
+            elif [point['seconds'] for point in json.loads(file.read_text())['points']] != args.seconds:
+                sys.exit(f'Error: {file} is a run for other --seconds; give those, or another --out.')
     labelled = {part: load_labelled(args.data / part, args.size) for part in ('train', 'val')} if left else {}
-    start, done, judging = time.perf_counter(), 0.0, 30.0
-    for run in wanted:
-        if not files[run].exists():
-            budget, seed, name = run
-            remaining = sum(other[0] + judging for other in left)
-            pace = (time.perf_counter() - start) / done if done else 1.0
-            print(
-                f'{name}, {budget:g} s, seed {seed}: {len(left)} runs to go, about {remaining * pace / 60:.0f} minutes',
-                flush=True,
-            )
-            training = Training(name, seed, args)
-            steps = int(budget / seconds[name])
-            before = time.process_time()
-            for i in range(steps):
-                training.step((i + 0.5) / steps)
-            used = time.process_time() - before
-            figures = judge(training.model, labelled)
-            judging = time.process_time() - before - used
-            figures.update(
-                contender=name,
-                seconds=budget,
-                seed=seed,
-                steps=steps,
-                decoded_images=steps * args.batch_size // CONTENDERS[name][2],
-                cpu_seconds=used,
-                backbone_parameters=count_parameters(training.model.backbone),
-            )
-            with write_whole(files[run]) as path:
-                path.write_text(json.dumps(figures, indent=1))
-            left.remove(run)
-            done += budget + judging
-        yield json.loads(files[run].read_text())
+    for i, (file, name, seed) in enumerate(left):
+        minutes = (len(left) - i) * args.seconds[-1] / 60
+        print(f'{name}, seed {seed}: {len(left) - i} runs to go, about {minutes:.0f} minutes of CPU time', flush=True)
+        figures = run(name, seed, [int(budget / seconds[name]) for budget in args.seconds], labelled, args)
+        points = [dict(point, seconds=budget) for point, budget in zip(figures, args.seconds)]
+        with write_whole(file) as path:
+            path.write_text(json.dumps(dict(contender=name, seed=seed, points=points), indent=1))
+
+
+def load_runs(out: Path) -> list[dict]:
+    """Read the figures of all runs in a folder: one dictionary for each run and number of seconds."""
+    runs = [json.loads(file.read_text()) for file in sorted((out / 'runs').glob('*.json'))]
+    return [dict(point, contender=run['contender'], seed=run['seed']) for run in runs for point in run['points']]
+
+
+def compared(what: str) -> list[str]:
+    """Contenders that a measure compares: SparK's loss is of other patches."""
+    return [name for name in CONTENDERS if (name, what) != ('spark', 'loss')]
 
 
 def spread(values: list[float]) -> tuple[float, float]:
@@ -402,55 +442,53 @@ def spread(values: list[float]) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def format_table(results: list[dict], seconds: dict[str, float], args: argparse.Namespace) -> str:
-    """Write accuracies as a Markdown table.
+def format_table(results: list[dict], seconds: dict[str, float], num_images: int) -> str:
+    """Write figures as a Markdown table.
 
     Args:
         results (list[dict]): Figures of runs.
         seconds (dict[str, float]): CPU seconds of a step.
-        args (argparse.Namespace): Command line.
+        num_images (int): Number of images to pretrain on.
 
     Returns:
-        str: The table: for each contender what it costs and, for each budget, mean and deviation over the seeds.
+        str: The table: for each contender what it costs and, for each number of seconds, means over the seeds.
     """
-    header = ['', 'backbone, M', 'ms / step', 'epochs in the longest run']
-    header += [f'{what}, {budget:g} s' for what in ('linear probe', 'k-NN') for budget in args.seconds]
-    num_images = sum(len(find_images(folder)[0]) for folder in (args.data / 'train', *args.more_images))
+    budgets = sorted({point['seconds'] for point in results})
+    header = ['', 'seeds', 'backbone, M', 'ms / step', 'epochs in all']
+    columns = [(what, budget) for what in MEASURES for budget in budgets]
+    header += [f'{MEASURES[what]}, {budget:g} s' for what, budget in columns]
     rows = []
-    for name in args.contenders:
-        own = [run for run in results if run['contender'] == name]
-        longest = max(own, key=lambda run: run['seconds'])
-        row = [
-            CONTENDERS[name][0],
-            f'{longest["backbone_parameters"] / 1e6:.2f}',
-            f'{1e3 * seconds[name]:.0f}',
-            f'{longest["decoded_images"] / num_images:.1f}',
-        ]
-        for what in ('probe', 'knn'):
-            for budget in args.seconds:
-                mean, deviation = spread([run[what] for run in own if run['seconds'] == budget])
-                row.append(f'{mean:.1f} ± {deviation:.1f}')
-        rows.append(row)
+    for name, (heading, config, _) in CONTENDERS.items():
+        own = [point for point in results if point['contender'] == name]
+        if own:
+            longest = max(point['decoded_images'] for point in own)
+            backbone = MODELS.build(config(64)).backbone
+            row = [heading, len({point['seed'] for point in own}), f'{count_parameters(backbone) / 1e6:.2f}']
+            row += [f'{1e3 * seconds[name]:.0f}', f'{longest / num_images:.1f}']
+            for what, budget in columns:
+                mean, deviation = spread([point[what] for point in own if point['seconds'] == budget])
+                digits = 3 if what == 'loss' else 1
+                row.append('-' if name not in compared(what) else f'{mean:.{digits}f} ± {deviation:.{digits}f}')
+            rows.append(row)
     return markdown_table(header, rows)
 
 
-def draw_curves(results: list[dict], args: argparse.Namespace, out: Path) -> None:
-    """Draw accuracies over seconds, with the deviation over the seeds.
+def draw_curves(results: list[dict], out: Path) -> None:
+    """Draw figures over seconds, with the deviation over the seeds.
 
     Args:
         results (list[dict]): Figures of runs.
-        args (argparse.Namespace): Command line.
         out (Path): Picture to write.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained')
-    for axis, (what, label) in zip(axes, dict(probe='linear probe, %', knn='k-NN, %').items()):
-        for name in args.contenders:
-            points = [
-                spread([run[what] for run in results if (run['contender'], run['seconds']) == (name, budget)])
-                for budget in args.seconds
-            ]
-            means, deviations = zip(*points)
-            axis.errorbar(args.seconds, means, deviations, capsize=2, marker='o', label=CONTENDERS[name][0])
+    budgets = sorted({point['seconds'] for point in results})
+    figure, axes = plt.subplots(1, len(MEASURES), figsize=(14, 4.2), layout='constrained')
+    for axis, (what, label) in zip(axes, MEASURES.items()):
+        for name in compared(what):
+            own = [point for point in results if point['contender'] == name]
+            if own:
+                points = [spread([point[what] for point in own if point['seconds'] == budget]) for budget in budgets]
+                means, deviations = zip(*points)
+                axis.errorbar(budgets, means, deviations, capsize=2, marker='o', label=CONTENDERS[name][0])
         axis.set_xlabel('seconds of pretraining, one thread')
         axis.set_ylabel(label)
     axes[0].legend(fontsize=7)
@@ -467,14 +505,14 @@ def main() -> None:
         if not folder.is_dir():
             sys.exit(f'Error: there is no folder {folder}.')
     seconds = calibrate(args)
-    results = list(runs(args, seconds))
-    table = format_table(results, seconds, args)
+    do_runs(args, seconds)
+    results = load_runs(args.out)
+    num_images = sum(len(find_images(folder)[0]) for folder in (args.data / 'train', *args.more_images))
+    table = format_table(results, seconds, num_images)
     print(table)
-    with write_whole(args.out / 'results.json') as path:
-        path.write_text(json.dumps(dict(settings=settings(args), step_seconds=seconds, runs=results), indent=1))
     with write_whole(args.out / 'results.md') as path:
         path.write_text(f'{table}\n')
-    draw_curves(results, args, args.out / 'results.png')
+    draw_curves(results, args.out / 'results.png')
 
 
 if __name__ == '__main__':

@@ -37,33 +37,44 @@ def run(equal_seconds, monkeypatch, data, out, *args):
 
 def test_runs_table_and_curve(equal_seconds, flowers, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'out'
-    args = ('--contenders', 'complementary', 'spark', '--seconds', 0, 0.3, '--seeds', 0, 1)
+    args = ('--contenders', 'complementary', 'spark', '--seconds', 0, 0.3, 0.6, '--seeds', 0, 1)
     assert run(equal_seconds, monkeypatch, flowers, out, *args) is None
-    results = json.loads((out / 'results.json').read_text())
-    assert len(results['runs']) == 8
-    for figures in results['runs']:
-        steps = int(figures['seconds'] / results['step_seconds'][figures['contender']])
-        assert figures['steps'] == steps
-        assert figures['decoded_images'] == steps * (1 if figures['contender'] == 'complementary' else 4)
-        assert 0 <= figures['knn'] <= 100 and figures['probe'] == 100  # colours can be told apart by anything
-    row = capsys.readouterr().out.splitlines()[-1]
-    knn = [
-        figures['knn'] for figures in results['runs'] if (figures['contender'], figures['seconds']) == ('spark', 0.3)
-    ]
-    assert row.startswith('| SparK') and row.endswith(f'| {np.mean(knn):.1f} ± {np.std(knn, ddof=1):.1f} |')
+    seconds = json.loads((out / 'steps.json').read_text())['seconds']
+    runs = {path.stem: json.loads(path.read_text()) for path in (out / 'runs').glob('*')}
+    assert sorted(runs) == ['complementary_seed0', 'complementary_seed1', 'spark_seed0', 'spark_seed1']
+    for figures in runs.values():
+        assert [point['seconds'] for point in figures['points']] == [0, 0.3, 0.6]
+        for point in figures['points']:
+            steps = int(point['seconds'] / seconds[figures['contender']])
+            assert point['steps'] == steps
+            assert point['decoded_images'] == steps * (1 if figures['contender'] == 'complementary' else 4)
+            assert 0 <= point['knn'] <= 100 and point['probe'] == 100  # colours can be told apart by anything
+    printed = capsys.readouterr().out
+    row = printed.splitlines()[-1]
+    knn = [runs[f'spark_seed{seed}']['points'][-1]['knn'] for seed in (0, 1)]
+    assert row.startswith('| SparK') and row.endswith(f'| {np.mean(knn):.1f} ± {np.std(knn, ddof=1):.1f} | - | - | - |')
+    loss = [runs[f'complementary_seed{seed}']['points'][-1]['loss'] for seed in (0, 1)]
+    other = printed.splitlines()[-2]
+    assert other.endswith(f'| {np.mean(loss):.3f} ± {np.std(loss, ddof=1):.3f} |')
     assert (out / 'results.png').stat().st_size > 0 and row in (out / 'results.md').read_text()
 
     # What was done is not done again; what is missing is, and is the same.
-    lost = out / 'runs' / 'spark_0.3s_seed1.json'
+    lost = out / 'runs' / 'spark_seed1.json'
     before = {path: path.stat().st_mtime_ns for path in out.glob('runs/*') if path != lost}
-    figures = json.loads(lost.read_text())
     lost.unlink()
     assert run(equal_seconds, monkeypatch, flowers, out, *args) is None
-    assert {path: path.stat().st_mtime_ns for path in before} == before and len(before) == 7
+    assert {path: path.stat().st_mtime_ns for path in before} == before and len(before) == 3
     again = json.loads(lost.read_text())
-    assert {**again, 'cpu_seconds': 0} == {**figures, 'cpu_seconds': 0}
+    for point in (*again['points'], *runs['spark_seed1']['points']):
+        point['cpu_seconds'] = 0
+    assert again == runs['spark_seed1']
+
+    # The table has what is in the folder, not what the command names.
+    assert run(equal_seconds, monkeypatch, flowers, out, *args[:2], *args[3:]) is None
+    assert row == capsys.readouterr().out.splitlines()[-1]
 
     assert 'give those, or another --out' in run(equal_seconds, monkeypatch, flowers, out, '--lr', 0.5)
+    assert 'give those, or another --out' in run(equal_seconds, monkeypatch, flowers, out, *args[:3], '--seconds', 1)
     assert 'give another --out' in run(equal_seconds, monkeypatch, flowers, out, '--contenders', 'mae')
 
 
@@ -81,14 +92,39 @@ def test_logistic_regression_is_scikit_learns(equal_seconds):
     np.testing.assert_allclose(layer.weight.detach(), other.coef_, atol=1e-4)
 
 
-def test_schedule(equal_seconds, flowers, monkeypatch):
+def test_schedule_and_averaged_weights(equal_seconds, flowers, monkeypatch):
     monkeypatch.setattr('sys.argv', ['', str(flowers), '--size', '64', '--batch-size', '4', '--lr', '0.01'])
+    monkeypatch.setattr(equal_seconds, 'WARM_UP', 2)
     training = equal_seconds.Training('paper', 0, equal_seconds.parse_args())
-    rates = []
-    for progress in (0.05, 0.1, 0.55, 1):
-        training.step(progress)
+    rates, weights = [], []
+    for _ in range(4):
+        training.step()
         rates.append(training.optimizer.param_groups[0]['lr'])
-    assert rates == pytest.approx([0.005, 0.01, 0.005, 0])
+        weights.append(training.model.neck.decoder_pred.weight.detach().clone())
+    assert rates == pytest.approx([0.005, 0.01, 0.01, 0.01])
+    # Step n of N weighs as n (n + 1) ... (n + 7), the polynomial of polynomial decay.
+    shares = torch.tensor([float(np.prod(range(n, n + 8))) for n in range(1, 5)])
+    expected = sum(share * weight for share, weight in zip(shares / shares.sum(), weights))
+    torch.testing.assert_close(training.averaged.module.neck.decoder_pred.weight, expected)
+
+
+@pytest.mark.parametrize('name', ['paper', 'complementary', 'mae'])
+def test_held_out_loss_is_over_all_images(equal_seconds, name, monkeypatch):
+    model, images = build(equal_seconds, name)
+    images = images.repeat(30, 1, 1, 1)  # 90 of them, in batches of 64 and 26
+    sizes, loss = [], type(model).loss
+
+    def constant(self, inputs, data_samples):
+        sizes.append(len(inputs))
+        assert loss(self, inputs, data_samples)['loss'].isfinite() and not self.training
+        return dict(loss=torch.tensor(float(len(inputs))))
+
+    state = torch.get_rng_state()
+    expected = equal_seconds.held_out_loss(model, images)
+    assert expected == equal_seconds.held_out_loss(model, images) and torch.equal(state, torch.get_rng_state())
+    monkeypatch.setattr(type(model), 'loss', constant)
+    assert equal_seconds.held_out_loss(model, images) == pytest.approx((64 * 64 + 26 * 26) / 90)
+    assert sizes == [64, 26]
 
 
 def build(equal_seconds, name):
