@@ -184,6 +184,13 @@ def learning_rates(config):
     return [round(group['lr'], 12) for group in optimizer_of(config, model).param_groups]
 
 
+@pytest.mark.parametrize(('checkpoint', 'rate'), [('pretrained.pth', 1e-3), (None, 3e-4)])
+def test_random_weights_learn_at_a_lower_rate(tmp_path, checkpoint, rate):
+    """At 1e-3 their loss rises again."""
+    config = Config.fromfile(copy_template('classify', tmp_path / 'my.py', **(CLASSIFY | dict(checkpoint=checkpoint))))
+    assert max(learning_rates(config)) == pytest.approx(rate)
+
+
 @pytest.mark.parametrize('template', ['segment', 'classify'])
 def test_checkpoint_of_another_number_of_channels(tmp_path, template):
     if template == 'segment':

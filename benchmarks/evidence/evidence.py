@@ -190,7 +190,10 @@ class Cell:
         """
         set_random_seed(self.seed)
         args, flowers = self.args, self.data.flowers['train']
-        template = Config.fromfile(ROOT / 'configs' / 'own_images' / 'classify.py')
+        text = (ROOT / 'configs' / 'own_images' / 'classify.py').read_text()
+        if self.weights is not None:  # the rates of the template depend on what it begins with
+            text = text.replace('checkpoint = None', "checkpoint = 'pretrained.pth'")
+        template = Config.fromstring(text, '.py')
         generator = torch.Generator().manual_seed(self.seed)
         chosen = []
         for label in range(int(flowers.labels.max()) + 1):
@@ -212,7 +215,7 @@ class Cell:
             smoothing = template.model.head.loss.label_smooth_val
             return F.cross_entropy(scores.float(), canvases.labels[ids], label_smoothing=smoothing)
 
-        decay = 1.0 if self.weights is None else template.layer_decay
+        decay = template.optim_wrapper.paramwise_cfg.layer_decay_rate
         groups = layer_groups(model, template.base_lr, decay, 0.05)
         what = f'finetuning on {share:.0%} of the labels'
         try:

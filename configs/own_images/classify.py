@@ -19,7 +19,7 @@ drop_path = 0.1  # 0.0 for tiny, 0.2 and more for large
 strong_augmentation = False  # True: RandAugment, Mixup and CutMix, for 10 000 images or more and many epochs
 batch_size = 64  # on one GPU; the learning rate follows it
 max_epochs = 100
-base_lr = 1e-3  # for 64 images a step
+base_lr = 1e-3 if checkpoint else 3e-4  # for 64 images a step; from random weights 1e-3 is too much
 
 # ---------------------------------------------------------------------------------------------------------------
 # What follows from these. A change above reaches it in this file only, and from elsewhere is refused.
