@@ -12,8 +12,8 @@ Seconds are CPU time of one thread, with reading and cropping. First a step of e
 number of seconds is as many steps, so it does not matter what else the machine does then. One run serves all numbers
 of seconds: its learning rate is constant after a warm-up, and judged is the average of its weights so far, in which the
 last ninth of the steps weighs most. A run that is in --out is not done again, and tables are made of all that are
-there. Several processes may share --out with different --seeds or --contenders, once one has timed the steps of all
-contenders (--seconds 0 does no more).
+there. Several processes may share --out with different --seeds or --contenders, once the first says that it has timed
+the steps.
 
 The probe is a logistic regression on standardised features; a fifth of the training images says how strong its weight
 decay is. All contenders have the same optimiser, schedule, crops and number of masked images in a step.
@@ -203,7 +203,7 @@ def time_steps(args: argparse.Namespace) -> dict[str, float]:
     Returns:
         dict[str, float]: Median CPU seconds.
     """
-    trainings = {name: Training(name, 0, args) for name in args.contenders}
+    trainings = {name: Training(name, 0, args) for name in CONTENDERS}
     seconds = {name: [] for name in trainings}
     progress = ProgressBar((args.timed_steps + 3) * len(trainings))
     for _ in range(args.timed_steps + 3):
@@ -349,21 +349,16 @@ def calibrate(args: argparse.Namespace) -> dict[str, float]:
         SystemExit: If --out has runs with other settings.
     """
     file = args.out / 'steps.json'
-    timed = {}
-    if file.exists():
-        found = json.loads(file.read_text())
-        if found['settings'] != settings(args):
-            sys.exit(f'Error: {args.out} has runs with {found["settings"]}; give those, or another --out.')
-        timed = found['seconds']
-    if not set(args.contenders) <= set(timed):
-        # Timed together or not at all, so that they were in turn.
-        args.contenders = [name for name in CONTENDERS if name in {*timed, *args.contenders}]
-        if any((args.out / 'runs').glob('*.json')):
-            sys.exit(f'Error: the steps of the runs in {args.out} were timed without others; give another --out.')
-        timed = time_steps(args)
+    if not file.exists():
+        print('Timing the steps of all contenders.', flush=True)
+        seconds = time_steps(args)
         with write_whole(file) as path:
-            path.write_text(json.dumps(dict(settings=settings(args), seconds=timed), indent=1))
-    return timed
+            path.write_text(json.dumps(dict(settings=settings(args), seconds=seconds), indent=1))
+        print(f'{file} has them; other processes may start now.', flush=True)
+    found = json.loads(file.read_text())
+    if found['settings'] != settings(args):
+        sys.exit(f'Error: {args.out} has runs with {found["settings"]}; give those, or another --out.')
+    return found['seconds']
 
 
 def run(name: str, seed: int, steps: list[int], labelled: dict, args: argparse.Namespace) -> list[dict]:
@@ -408,14 +403,13 @@ def do_runs(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     Raises:
         SystemExit: If a run that is there was for other seconds.
     """
-    left = []
-    for seed in args.seeds:
-        for name in args.contenders:
-            file = args.out / 'runs' / f'{name}_seed{seed}.json'
-            if not file.exists():
-                left.append((file, name, seed))
-            elif [point['seconds'] for point in json.loads(file.read_text())['points']] != args.seconds:
-                sys.exit(f'Error: {file} is a run for other --seconds; give those, or another --out.')
+    for file in (args.out / 'runs').glob('*.json'):
+        if [point['seconds'] for point in json.loads(file.read_text())['points']] != args.seconds:
+            sys.exit(f'Error: {file} is a run for other --seconds; give those, or another --out.')
+    runs = [
+        (args.out / 'runs' / f'{name}_seed{seed}.json', name, seed) for seed in args.seeds for name in args.contenders
+    ]
+    left = [(file, *which) for file, *which in runs if not file.exists()]
     labelled = {part: load_labelled(args.data / part, args.size) for part in ('train', 'val')} if left else {}
     for i, (file, name, seed) in enumerate(left):
         minutes = (len(left) - i) * args.seconds[-1] / 60
@@ -466,9 +460,9 @@ def format_table(results: list[dict], seconds: dict[str, float], num_images: int
             row = [heading, len({point['seed'] for point in own}), f'{count_parameters(backbone) / 1e6:.2f}']
             row += [f'{1e3 * seconds[name]:.0f}', f'{longest / num_images:.1f}']
             for what, budget in columns:
-                mean, deviation = spread([point[what] for point in own if point['seconds'] == budget])
-                digits = 3 if what == 'loss' else 1
-                row.append('-' if name not in compared(what) else f'{mean:.{digits}f} ± {deviation:.{digits}f}')
+                values = [point[what] for point in own if point['seconds'] == budget]
+                figures = [f'{value:.{3 if what == "loss" else 1}f}' for value in spread(values)[: len(values)]]
+                row.append(' ± '.join(figures) if name in compared(what) else '-')
             rows.append(row)
     return markdown_table(header, rows)
 
@@ -486,9 +480,11 @@ def draw_curves(results: list[dict], out: Path) -> None:
         for name in compared(what):
             own = [point for point in results if point['contender'] == name]
             if own:
-                points = [spread([point[what] for point in own if point['seconds'] == budget]) for budget in budgets]
+                # the loss of random weights would leave no room for the others
+                shown = budgets[1:] if what == 'loss' and len(budgets) > 1 else budgets
+                points = [spread([point[what] for point in own if point['seconds'] == budget]) for budget in shown]
                 means, deviations = zip(*points)
-                axis.errorbar(budgets, means, deviations, capsize=2, marker='o', label=CONTENDERS[name][0])
+                axis.errorbar(shown, means, deviations, capsize=2, marker='o', label=CONTENDERS[name][0])
         axis.set_xlabel('seconds of pretraining, one thread')
         axis.set_ylabel(label)
     axes[0].legend(fontsize=7)

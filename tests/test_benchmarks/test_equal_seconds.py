@@ -58,6 +58,11 @@ def test_runs_table_and_curve(equal_seconds, flowers, tmp_path, monkeypatch, cap
     assert other.endswith(f'| {np.mean(loss):.3f} ± {np.std(loss, ddof=1):.3f} |')
     assert (out / 'results.png').stat().st_size > 0 and row in (out / 'results.md').read_text()
 
+    # One seed has no deviation.
+    results = [point for point in equal_seconds.load_runs(out) if point['seed'] == 0]
+    row_of_one = equal_seconds.format_table(results, seconds, 30).splitlines()[-1]
+    assert row_of_one.endswith(f'| {knn[0]:.1f} | - | - | - |') and '±' not in row_of_one
+
     # What was done is not done again; what is missing is, and is the same.
     lost = out / 'runs' / 'spark_seed1.json'
     before = {path: path.stat().st_mtime_ns for path in out.glob('runs/*') if path != lost}
@@ -75,7 +80,10 @@ def test_runs_table_and_curve(equal_seconds, flowers, tmp_path, monkeypatch, cap
 
     assert 'give those, or another --out' in run(equal_seconds, monkeypatch, flowers, out, '--lr', 0.5)
     assert 'give those, or another --out' in run(equal_seconds, monkeypatch, flowers, out, *args[:3], '--seconds', 1)
-    assert 'give another --out' in run(equal_seconds, monkeypatch, flowers, out, '--contenders', 'mae')
+    # also where the runs with other seconds are not among those that the command names
+    args = ('--contenders', 'mae', '--seconds', 1)
+    assert 'give those, or another --out' in run(equal_seconds, monkeypatch, flowers, out, *args)
+    assert set(seconds) == set(equal_seconds.CONTENDERS)
 
 
 def test_no_such_folder(equal_seconds, tmp_path, monkeypatch):
