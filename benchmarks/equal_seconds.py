@@ -20,7 +20,6 @@ decay is. All contenders have the same optimiser, schedule, crops and number of 
 """
 
 import argparse
-import copy
 import json
 import statistics
 import sys
@@ -376,16 +375,14 @@ def run(name: str, seed: int, steps: list[int], labelled: dict, args: argparse.N
     """
     training = Training(name, seed, args)
     figures, used = [], 0.0
-    progress = ProgressBar(steps[-1]) if steps[-1] else None
+    progress = ProgressBar(steps[-1])
     for number in steps:
         start = time.process_time()
         while training.taken < number:
             training.step()
             progress.update()
         used += time.process_time() - start
-        model = training.averaged.module if number else training.model
-        # A copy, so that judging leaves nothing behind in a model that goes on.
-        found = judge(copy.deepcopy(model), labelled)
+        found = judge(training.averaged.module, labelled)  # before the first step the random weights
         values = ', '.join(f'{heading} {found[what]:.3f}' for what, heading in MEASURES.items())
         print(f'\n{name}, seed {seed}, {number} steps: {values}', flush=True)
         decoded = number * args.batch_size // CONTENDERS[name][2]
