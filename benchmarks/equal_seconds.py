@@ -330,19 +330,19 @@ def judge(model: nn.Module, labelled: dict[str, tuple[Tensor, Tensor]]) -> dict[
 
 
 def settings(args: argparse.Namespace) -> dict:
-    """What the runs in a folder have in common."""
-    folders = [str(folder.resolve()) for folder in (args.data, *args.more_images)]
-    return dict(folders=folders, size=args.size, batch_size=args.batch_size, lr=args.lr)
+    """What the runs in a folder have in common. Folders are known by their number of images: they may be elsewhere."""
+    images = [len(find_images(folder)[0]) for folder in (args.data / 'train', *args.more_images)]
+    return dict(images=images, size=args.size, batch_size=args.batch_size, lr=args.lr)
 
 
-def calibrate(args: argparse.Namespace) -> dict[str, float]:
+def calibrate(args: argparse.Namespace) -> dict:
     """Read the seconds of a step, or time it where that is not done.
 
     Args:
         args (argparse.Namespace): Command line.
 
     Returns:
-        dict[str, float]: CPU seconds of a step of each contender.
+        dict: ``settings`` of the runs, and ``seconds`` of CPU time of a step of each contender.
 
     Raises:
         SystemExit: If --out has runs with other settings.
@@ -357,7 +357,7 @@ def calibrate(args: argparse.Namespace) -> dict[str, float]:
     found = json.loads(file.read_text())
     if found['settings'] != settings(args):
         sys.exit(f'Error: {args.out} has runs with {found["settings"]}; give those, or another --out.')
-    return found['seconds']
+    return found
 
 
 def run(name: str, seed: int, steps: list[int], labelled: dict, args: argparse.Namespace) -> list[dict]:
@@ -497,11 +497,10 @@ def main() -> None:
     for folder in (args.data / 'train', args.data / 'val', *args.more_images):
         if not folder.is_dir():
             sys.exit(f'Error: there is no folder {folder}.')
-    seconds = calibrate(args)
-    do_runs(args, seconds)
+    steps = calibrate(args)
+    do_runs(args, steps['seconds'])
     results = load_runs(args.out)
-    num_images = sum(len(find_images(folder)[0]) for folder in (args.data / 'train', *args.more_images))
-    table = format_table(results, seconds, num_images)
+    table = format_table(results, steps['seconds'], sum(steps['settings']['images']))
     print(table)
     with write_whole(args.out / 'results.md') as path:
         path.write_text(f'{table}\n')
