@@ -1,7 +1,6 @@
 """What tests of several folders share."""
 
 import copy
-import re
 import subprocess
 import sys
 from functools import cache, partial
@@ -157,11 +156,4 @@ def run_main(module, monkeypatch, *args):
     return None
 
 
-def copy_template(name, path, **settings):
-    """Copy a template of configs/own_images and change settings where they stand, one line each; gives the path."""
-    text = (ROOT / 'configs' / 'own_images' / f'{name}.py').read_text()
-    for setting, value in settings.items():
-        text, found = re.subn(rf'(?m)^{setting} = .*$', lambda _: f'{setting} = {value!r}', text)  # noqa: B023
-        assert found == 1, setting
-    path.write_text(text, encoding='utf-8')
-    return path
+copy_template = import_script('benchmarks/evidence/template.py').copy_template

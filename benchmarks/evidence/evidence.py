@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn as nn
@@ -33,6 +34,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import set_random_seed
 from tables import write_tables
+from template import copy_template
 from torch import Tensor
 from training import DivergedError, Training, autocast, layer_groups
 
@@ -117,6 +119,7 @@ class Cell:
         if self.config:
             figures.update(self.pretrain())
         figures.update(self.judge_features())
+        figures['finetuning_lr'] = self.finetuning_template().base_lr
         figures['finetuning'] = self.finetune(1.0)
         figures['finetuning_tenth'] = self.finetune(0.1)
         if self.variant in SEGMENTED:
@@ -179,6 +182,12 @@ class Cell:
         expected = expected.cpu()
         return {name: 100 * (classes.cpu() == expected).double().mean().item() for name, classes in found.items()}
 
+    def finetuning_template(self) -> Config:
+        """The template for own labels, whose learning rates depend on what it begins with."""
+        checkpoint = None if self.weights is None else 'pretrained.pth'
+        with TemporaryDirectory() as folder:
+            return Config.fromfile(copy_template('classify', Path(folder, 'classify.py'), checkpoint=checkpoint))
+
     def finetune(self, share: float) -> float | None:
         """Finetune on a share of the labels of flowers5.
 
@@ -190,10 +199,7 @@ class Cell:
         """
         set_random_seed(self.seed)
         args, flowers = self.args, self.data.flowers['train']
-        text = (ROOT / 'configs' / 'own_images' / 'classify.py').read_text()
-        if self.weights is not None:  # the rates of the template depend on what it begins with
-            text = text.replace('checkpoint = None', "checkpoint = 'pretrained.pth'")
-        template = Config.fromstring(text, '.py')
+        template = self.finetuning_template()
         generator = torch.Generator().manual_seed(self.seed)
         chosen = []
         for label in range(int(flowers.labels.max()) + 1):

@@ -48,7 +48,7 @@ def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
         dict[str, dict[int, dict]]: Figures by variant, then by seed.
 
     Raises:
-        ValueError: If cells have different settings.
+        ValueError: If cells have different settings, or those of a variant different rates of finetuning.
     """
     cells, settings = {}, None
     for file in sorted((folder / 'cells').glob('*.json')):
@@ -56,7 +56,11 @@ def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
         if settings not in (None, cell['settings']):
             raise ValueError(f'{file} has the settings {cell["settings"]}, and others {settings}; give another --out.')
         settings = cell['settings']
-        cells.setdefault(cell['variant'], {})[cell['seed']] = cell
+        seeds = cells.setdefault(cell['variant'], {})
+        rates = {other['finetuning_lr'] for other in (cell, *seeds.values())}
+        if len(rates) > 1:
+            raise ValueError(f'{file} and others were finetuned at {sorted(rates)}; give another --out.')
+        seeds[cell['seed']] = cell
     return cells
 
 
