@@ -56,6 +56,28 @@ def test_verdict(tables):
     assert tables.verdict([1.0, -1.2, 0.8], 3.1) == 'not to be told'
 
 
+def test_cells_that_were_made_differently_do_not_mix(tables, tmp_path):
+    def save(variant, seed, rate, steps):
+        cell = dict(variant=variant, seed=seed, finetuning_lr=rate, settings=dict(steps=steps))
+        path = tmp_path / 'cells' / f'{variant}_seed{seed}.json'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(cell))
+        return path
+
+    save('random', 0, 3e-4, 4)
+    save('paper', 0, 1e-3, 4)
+    assert {variant: list(seeds) for variant, seeds in tables.load_cells(tmp_path).items()} == dict(
+        paper=[0], random=[0]
+    )
+    other = save('random', 1, 1e-3, 4)
+    with pytest.raises(ValueError, match=r'finetuned at \[0\.0003, 0\.001\]'):
+        tables.load_cells(tmp_path)
+    other.unlink()
+    save('paper', 1, 1e-3, 5)
+    with pytest.raises(ValueError, match=r'paper_seed1\.json has the settings'):
+        tables.load_cells(tmp_path)
+
+
 @pytest.fixture
 def data(tmp_path):
     generator = np.random.default_rng(0)
