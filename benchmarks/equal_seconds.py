@@ -122,7 +122,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--size', type=int, default=96, help='edge of the images, a multiple of 32')
     parser.add_argument('--batch-size', type=int, default=32, help='masked images in a step, a multiple of 4')
-    parser.add_argument('--lr', type=float, default=1e-3)
+    parser.add_argument('--lr', type=float, default=2e-4)
     parser.add_argument('--timed-steps', type=int, default=20, help='of each contender, after three that are not')
     parser.add_argument('--out', type=Path, default=Path('work_dirs', 'equal_seconds'))
     args = parser.parse_args()
