@@ -138,7 +138,7 @@ def test_held_out_loss_is_over_all_images(equal_seconds, name, monkeypatch):
 def build(equal_seconds, name):
     preprocessor = dict(type='mmconvmae.ImageDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, to_rgb=False)
     torch.manual_seed(0)
-    model = MODELS.build(dict(equal_seconds.CONTENDERS[name][1](64), data_preprocessor=preprocessor))
+    model = MODELS.build(dict(equal_seconds.CONTENDERS[name].config(64), data_preprocessor=preprocessor))
     return model, torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8)
 
 
