@@ -14,7 +14,6 @@ different --starts or --seeds.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from tables import STARTS, spread
+from tables import STARTS, draw_runs, spread
 from template import copy_template
 
 from mmconvmae.models import ConvViT
@@ -169,11 +168,8 @@ def draw_curves(cells: list[dict], path: Path) -> None:
     for axis, (metric, label) in zip(axes, METRICS.items()):
         for number, (start, heading) in enumerate(STARTS.items()):
             runs = [cell['curve'] for cell in cells if cell['start'] == start]
-            for points in runs:
-                axis.plot([p['epoch'] for p in points], [p[metric] for p in points], f'C{number}', lw=0.7, alpha=0.6)
-            if runs:
-                means = [statistics.mean(p[metric] for p in points) for points in zip(*runs)]
-                axis.plot([p['epoch'] for p in runs[0]], means, f'C{number}', marker='.', label=heading)
+            curves = [[(point['epoch'], point[metric]) for point in points] for points in runs]
+            draw_runs(axis, curves, f'C{number}', heading)
         axis.set_xlabel('epoch')
         axis.set_ylabel(f'{label} on val')
         axis.legend()

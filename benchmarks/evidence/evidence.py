@@ -22,6 +22,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,6 +62,7 @@ VARIANTS = {
     'kernel7': ABLATION.format('kernel7'),
 }
 SEGMENTED = ('random', 'paper')
+POINTS = 10  # of a learning curve
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,11 +105,21 @@ class Cell:
             self.backbone.update({key: settings.backbone[key] for key in ('kernel_size',) if key in settings.backbone})
         self.weights = None
 
-    def say(self, what: str) -> object:
+    def say(self, what: str) -> Callable[[int, float], None]:
         def print_loss(step: int, loss: float) -> None:
             print(f'{self.variant}, seed {self.seed}: {what}, step {step}, loss {loss:.4f}', flush=True)
 
         return print_loss
+
+    def watch(self, what: str, judge: Callable[[], float], curve: list[tuple[int, float]]) -> Callable:
+        """Say the loss now and then, and add what the model can do then to its learning curve."""
+        say = self.say(what)
+
+        def look(step: int, loss: float) -> None:
+            say(step, loss)
+            curve.append((step, judge()))
+
+        return look
 
     def run(self) -> dict:
         """Do everything.
@@ -120,8 +133,8 @@ class Cell:
             figures.update(self.pretrain())
         figures.update(self.judge_features())
         figures['finetuning_lr'] = self.finetuning_template().base_lr
-        figures['finetuning'] = self.finetune(1.0)
-        figures['finetuning_tenth'] = self.finetune(0.1)
+        figures.update(self.finetune('finetuning', 1.0))
+        figures.update(self.finetune('finetuning_tenth', 0.1))
         if self.variant in SEGMENTED:
             figures.update(self.segment())
         return dict(figures, seconds=time.perf_counter() - start)
@@ -188,14 +201,16 @@ class Cell:
         with TemporaryDirectory() as folder:
             return Config.fromfile(copy_template('classify', Path(folder, 'classify.py'), checkpoint=checkpoint))
 
-    def finetune(self, share: float) -> float | None:
+    def finetune(self, name: str, share: float) -> dict:
         """Finetune on a share of the labels of flowers5.
 
         Args:
+            name (str): Of the figure.
             share (float): Share of the images of each class.
 
         Returns:
-            float | None: Accuracy on the validation images, in per cent; None if the loss did not stay finite.
+            dict: Accuracy on the validation images after the last step, in per cent, None if the loss did not stay
+            finite, and the learning curve: pairs of step and accuracy.
         """
         set_random_seed(self.seed)
         args, flowers = self.args, self.data.flowers['train']
@@ -224,23 +239,30 @@ class Cell:
         decay = template.optim_wrapper.paramwise_cfg.layer_decay_rate
         groups = layer_groups(model, template.base_lr, decay, 0.05)
         what = f'finetuning on {share:.0%} of the labels'
-        try:
-            Training(groups, loss, steps, args.device).run(self.say(what))
-        except DivergedError as error:
-            print(f'{self.variant}, seed {self.seed}: {what}: {error}', flush=True)
-            return None
-        model.eval()
-        val = self.data.flowers['val']
-        with torch.no_grad():
+        val, curve = self.data.flowers['val'], []
+
+        @torch.no_grad()
+        def accuracy() -> float:
+            model.eval()
             batches = centre(val, args.size).split(256)
             classes = torch.cat([head.fc(backbone(images)[-1]).argmax(1) for images in batches])
-        return 100 * (classes == val.labels).double().mean().item()
+            model.train()
+            return 100 * (classes == val.labels).double().mean().item()
+
+        try:
+            training = Training(groups, loss, steps, args.device)
+            training.run(self.watch(what, accuracy, curve), max(1, steps // POINTS))
+        except DivergedError as error:
+            print(f'{self.variant}, seed {self.seed}: {what}: {error}', flush=True)
+            return {name: None, f'{name}_curve': curve}
+        return {name: curve[-1][1], f'{name}_curve': curve}
 
     def segment(self) -> dict:
         """Segment camvid11.
 
         Returns:
-            dict: mIoU on validation and test, in per cent, by that of each class.
+            dict: mIoU on validation and test after the last step, in per cent, and the learning curve: pairs of step
+            and mIoU on validation.
         """
         set_random_seed(self.seed)
         args, streets = self.args, self.data.streets['training']
@@ -266,12 +288,18 @@ class Cell:
 
         decay = 1.0 if self.weights is None else template.layer_decay
         groups = layer_groups(model, 5e-4, decay, 0.05)
-        Training(groups, loss, args.segmentation_steps, args.device).run(self.say('segmentation'))
-        model.eval()
-        figures = {}
-        for part in ('validation', 'test'):
-            figures[f'miou_{part}'] = self.mean_iou(model, self.data.streets[part], num_classes)
-        return figures
+        curve = []
+
+        def judge(part: str) -> float:
+            model.eval()
+            found = self.mean_iou(model, self.data.streets[part], num_classes)
+            model.train()
+            return found
+
+        training = Training(groups, loss, args.segmentation_steps, args.device)
+        watch = self.watch('segmentation', partial(judge, 'validation'), curve)
+        training.run(watch, max(1, args.segmentation_steps // POINTS))
+        return dict(miou_validation=curve[-1][1], miou_test=judge('test'), segmentation_curve=curve)
 
     @torch.no_grad()
     def mean_iou(self, model: nn.ModuleDict, streets: Canvases, num_classes: int) -> float:

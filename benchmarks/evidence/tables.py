@@ -5,9 +5,13 @@ import math
 import statistics
 from pathlib import Path
 
+import matplotlib
 import yaml
 
 from mmconvmae.utils import markdown_table, write_whole
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
 
 FIGURES = {
     'probe': 'linear probe, %',
@@ -16,6 +20,11 @@ FIGURES = {
     'finetuning': 'finetuning, all labels, %',
     'miou_validation': 'camvid11 validation, mIoU',
     'miou_test': 'camvid11 test, mIoU',
+}
+CURVES = {
+    'finetuning_curve': 'finetuning, all labels, %',
+    'finetuning_tenth_curve': 'finetuning, a tenth of the labels, %',
+    'segmentation_curve': 'camvid11 validation, mIoU',
 }
 STARTS = {'random': 'random weights', 'paper': 'pretrained'}
 # What is compared with what, and the rows of the paper's tables that do: table, first row, second row, column.
@@ -131,8 +140,37 @@ def variants_table(cells: dict[str, dict[int, dict]]) -> str:
     return markdown_table(['', 'seeds', *keys.values()], rows)
 
 
+def draw_curves(cells: dict[str, dict[int, dict]], path: Path) -> None:
+    """Draw the learning curves from random and from pretrained weights: a thin line a run, and their mean.
+
+    Args:
+        cells (dict[str, dict[int, dict]]): Figures by variant, then by seed.
+        path (Path): Picture to write.
+    """
+    figure, axes = plt.subplots(1, len(CURVES), figsize=(4.5 * len(CURVES), 3.6), layout='constrained')
+    for axis, (key, label) in zip(axes, CURVES.items()):
+        for number, (start, heading) in enumerate(STARTS.items()):
+            curves = [cell[key] for cell in cells.get(start, {}).values() if cell.get(key)]
+            draw_runs(axis, curves, f'C{number}', heading)
+        axis.set_xlabel('step')
+        axis.set_ylabel(label)
+        axis.legend()
+    with write_whole(path) as partial:
+        figure.savefig(partial, dpi=150, format='png')
+    plt.close(figure)
+
+
+def draw_runs(axis: plt.Axes, curves: list[list[tuple[int, float]]], color: str, label: str) -> None:
+    """Draw learning curves, lists of pairs of step and figure, thin, and their mean as far as all of them go."""
+    for curve in curves:
+        axis.plot(*zip(*curve), color, lw=0.7, alpha=0.6)
+    if curves:
+        means = [statistics.mean(value for _, value in points) for points in zip(*curves)]
+        axis.plot([step for step, _ in curves[0]][: len(means)], means, color, marker='.', label=label)
+
+
 def write_tables(folder: Path) -> None:
-    """Write the tables of all cells in a folder to its results.md, and print them.
+    """Write the tables of all cells in a folder to its results.md, print them, and draw learning curves.
 
     Args:
         folder (Path): What was given as --out.
@@ -156,3 +194,5 @@ def write_tables(folder: Path) -> None:
     print(text)
     with write_whole(folder / 'results.md') as path:
         path.write_text(f'{text}\n')
+    if any(key in cell for cell in every for key in CURVES):
+        draw_curves(cells, folder / 'curves.png')

@@ -126,6 +126,10 @@ def test_run(data, tmp_path):
     for name, cell in cells.items():
         assert 0 <= cell['finetuning'] <= 100 and cell['probe'] > 90  # colours can be told apart by anything
         assert ('miou_test' in cell) == name.startswith(('random', 'paper'))
+        steps = [step for step, _ in cell['finetuning_tenth_curve']]
+        assert steps == [1, 2] and cell['finetuning_tenth_curve'][-1][1] == cell['finetuning_tenth']
+    assert cells['paper_seed0']['segmentation_curve'][-1] == [2, cells['paper_seed0']['miou_validation']]
+    assert (out / 'curves.png').stat().st_size > 0
     weights = torch.load(out / 'weights' / 'paper_seed0.pth', weights_only=True)['state_dict']
     assert weights['backbone.stages.0.patch_embed.projection.weight'].shape[1] == 3
     text = (out / 'results.md').read_text()
