@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import import_script, run_main
+from helpers import ROOT, import_script, run_main
 from PIL import Image
 from reference import encode
 
@@ -166,3 +166,14 @@ def test_features_of_spark_see_everything(equal_seconds):
     darker = images.clone()
     darker[:, :, 40:, 40:] = 0  # the last of four cells
     assert (equal_seconds.features(model, darker) - before).abs().max() > 1e-4
+
+
+def test_docs_have_the_table_of_the_stored_runs(equal_seconds):
+    stored = ROOT / 'benchmarks' / 'evidence' / 'results' / 'equal_seconds'
+    steps = json.loads((stored / 'steps.json').read_text())
+    table = equal_seconds.format_table(
+        equal_seconds.load_runs(stored), steps['seconds'], sum(steps['settings']['images'])
+    )
+    assert table in (ROOT / 'docs' / 'performance.md').read_text()
+    # what the script would have them go on with
+    assert steps['settings']['lr'] == {name: contender.lr for name, contender in equal_seconds.CONTENDERS.items()}
