@@ -5,7 +5,7 @@ python benchmarks/evidence/detection.py ANIMALS [--weights FOLDER --seeds 0 1 --
 ANIMALS has train/, val/ and test/ and annotations/instances_{train,val,test}.json in COCO's format. The weights are
 those that evidence.py has written: paper_seed0.pth and so on; a seed has its own pretraining. Each run is the template
 for own annotations, configs/own_images/detect.py, with its settings changed; `mim train` does the same with the config
-that lies beside its checkpoints.
+that is written to OUT/configs.
 
 The figure is that after the last epoch: nothing is chosen by it, neither on val nor on test. A run that is in --out is
 not done again, and one that was interrupted goes on from its last epoch. Several processes may share --out with
@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = {'bbox': 'box AP', 'segm': 'mask AP'}
 # Settings of the command line that all runs in a folder share.
-SETTINGS = ('arch', 'image_size', 'batch_size', 'epochs', 'base_lr')
+SETTINGS = ('arch', 'image_size', 'batch_size', 'epochs', 'base_lr', 'val_interval')
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,12 +83,17 @@ def class_names(ann_file: Path) -> tuple[str, ...]:
 
 
 def write_config(start: str, seed: int, args: argparse.Namespace) -> Path:
-    """Write the config of a run; gives its path."""
-    folder = args.out / 'runs' / f'{start}_seed{seed}'
-    folder.mkdir(parents=True, exist_ok=True)
-    return copy_template(
+    """Write the config of a run; gives its path.
+
+    Raises:
+        SystemExit: If the run was begun with another config, which stays.
+    """
+    path = args.out / 'configs' / f'{start}_seed{seed}.py'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = path.read_text() if path.exists() else None
+    copy_template(
         'detect',
-        folder / 'detect.py',
+        path,
         data_root=f'{args.data.resolve()}/',
         train_ann_file='annotations/instances_train.json',
         val_ann_file='annotations/instances_val.json',
@@ -100,6 +105,10 @@ def write_config(start: str, seed: int, args: argparse.Namespace) -> Path:
         max_epochs=args.epochs,
         base_lr=args.base_lr,
     )
+    if before not in (None, path.read_text()):
+        path.write_text(before)
+        sys.exit(f'Error: {path} was begun with other settings or data; give those, or another --out.')
+    return path
 
 
 def run(start: str, seed: int, args: argparse.Namespace) -> dict:
@@ -116,11 +125,12 @@ def run(start: str, seed: int, args: argparse.Namespace) -> dict:
     path = write_config(start, seed, args)
     init_default_scope('mmdet')
     config = Config.fromfile(path)
-    config.work_dir = str(path.parent)
-    config.experiment_name = f'{path.parent.name}_{time.time_ns()}'
+    work_dir = args.out / 'runs' / path.stem
+    config.work_dir = str(work_dir)
+    config.experiment_name = f'{path.stem}_{time.time_ns()}'
     config.randomness.seed = seed
     config.train_cfg.val_interval = args.val_interval
-    config.resume = (path.parent / 'last_checkpoint').exists()
+    config.resume = (work_dir / 'last_checkpoint').exists()
     for part in ('train', 'val', 'test'):
         loader = config[f'{part}_dataloader']
         loader.num_workers = args.workers
@@ -129,7 +139,7 @@ def run(start: str, seed: int, args: argparse.Namespace) -> dict:
     config.test_dataloader.dataset.update(ann_file=annotations, data_prefix=dict(img='test/'))
     config.test_evaluator.ann_file = f'{args.data.resolve()}/{annotations}'
     runner = ScheduleRunner.from_cfg(config)
-    curve = CurveHook(path.parent / 'curve.json')
+    curve = CurveHook(work_dir / 'curve.json')
     runner.register_hook(curve)
     runner.train()
     if [point['epoch'] for point in curve.points][-1:] != [args.epochs]:

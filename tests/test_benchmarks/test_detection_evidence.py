@@ -66,13 +66,18 @@ def test_runs_table_and_curves(detection, data, tmp_path, monkeypatch, capsys):
         run_main(detection, monkeypatch, *args, '--epochs', 3)
     monkeypatch.setattr(detection.CurveHook, 'after_val_epoch', finished)
     assert not list(out.glob('cells/*'))
+    # What was begun does not go on with other settings.
+    begun = (out / 'configs' / 'random_seed0.py').read_text()
+    error = run_main(detection, monkeypatch, *args, '--epochs', 3, '--base-lr', 0.1)
+    assert 'was begun with other settings' in error
+    assert (out / 'configs' / 'random_seed0.py').read_text() == begun
     assert run_main(detection, monkeypatch, *args, '--epochs', 3) is None
     cells = {path.stem: json.loads(path.read_text()) for path in out.glob('cells/*')}
     assert set(cells) == {'random_seed0', 'paper_seed0'}
     for cell in cells.values():
         assert [point['epoch'] for point in cell['curve']] == [2, 3]
         assert all(0 <= figure <= 100 for part in ('val', 'test') for figure in cell[part].values())
-    assert 'checkpoint = None' in (out / 'runs' / 'random_seed0' / 'detect.py').read_text()
+    assert 'checkpoint = None' in (out / 'configs' / 'random_seed0.py').read_text()
     trained = torch.load(out / 'runs' / 'paper_seed0' / 'epoch_3.pth', weights_only=False)['state_dict']
     other = torch.load(out / 'runs' / 'random_seed0' / 'epoch_3.pth', weights_only=False)['state_dict']
     name = 'backbone.stages.2.blocks.0.ffn.layers.1.weight'
