@@ -5,12 +5,16 @@ python benchmarks/evidence/evidence.py DATA [--variants NAME ... --seeds 0 1 2 -
 DATA has the folders flowers5 (train/CLASS, val/CLASS), camvid11 (images and annotations, each with training, validation
 and test) and others with photographs that have no labels, by default animals6/train and coco_mini/train2017.
 
-A cell is a variant and a seed. Each is pretrained on all training images without their labels, by the model of its
-config in configs/, made small. Then
+A cell is a variant and a seed; variants.py has the variants. Each is pretrained on all training images without their
+labels: forms of ConvMAE by the models of the configs in configs/, made small, and rivals by mmpretrain's. Then
 
 - a linear probe and nearest neighbours judge features of flowers5,
 - finetuning on flowers5 begins from its weights, with all labels and with a tenth of them,
-- and, for the variants 'random' and 'paper', segmentation of camvid11 does.
+- and, for random weights, the paper's form and rivals, segmentation of camvid11 does.
+
+Forms of ConvMAE take the same number of steps, rivals as many as keep the device busy for as long as those of the
+paper's form do. How long a step keeps it busy is measured before the first cell, on a GPU as the sum of the times of
+its kernels, which waiting for Python is not in; --minutes 0 does only that. OUT/steps.json has it.
 
 The figure is that after the last step: nothing is chosen by it. A cell that is in --out is not done again, so several
 processes may share --out with different --seeds or --variants. Everything is in the memory of the device, crops are
@@ -38,30 +42,19 @@ from mmengine.runner import set_random_seed
 from tables import write_tables
 from template import copy_template
 from torch import Tensor
-from training import DivergedError, Training, autocast, layer_groups
+from training import DivergedError, Training, autocast, busy_seconds, layer_groups
+from variants import RIVALS, SEGMENTED, VARIANTS
 
 from mmconvmae.datasets import find_images
 from mmconvmae.models import ConvViT
 from mmconvmae.registry import MODELS
-from mmconvmae.utils import write_whole
+from mmconvmae.utils import count_parameters, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'benchmarks'), str(ROOT / 'tools' / 'analysis_tools')]
 from equal_seconds import NEIGHBORS, probe  # noqa: E402
 from knn import vote  # noqa: E402
 
-ABLATION = 'ablations/convmae_convvit-base-p16-{}_8xb256-amp-coslr-800e_in1k.py'
-# The config of each variant in configs/convmae, of which the model is taken; None is random weights.
-VARIANTS = {
-    'random': None,
-    'paper': 'convmae_convvit-base-p16_8xb256-amp-coslr-800e_in1k.py',
-    'single-scale': ABLATION.format('single-scale'),
-    'unmasked-conv': ABLATION.format('unmasked-conv'),
-    'token-mask': ABLATION.format('token-mask'),
-    'kernel3': ABLATION.format('kernel3'),
-    'kernel7': ABLATION.format('kernel7'),
-}
-SEGMENTED = ('random', 'paper')
 POINTS = 10  # of a learning curve
 
 
@@ -97,12 +90,7 @@ class Cell:
 
     def __init__(self, variant: str, seed: int, data: 'Data', args: argparse.Namespace) -> None:
         self.variant, self.seed, self.data, self.args = variant, seed, data, args
-        self.config = VARIANTS[variant]
-        # What a backbone that begins from these weights needs as well.
-        self.backbone = dict(type='mmconvmae.ConvViT', arch=args.arch, img_size=args.size)
-        if self.config:
-            settings = Config.fromfile(ROOT / 'configs' / 'convmae' / self.config).model
-            self.backbone.update({key: settings.backbone[key] for key in ('kernel_size',) if key in settings.backbone})
+        self.parts = VARIANTS[variant]
         self.weights = None
 
     def say(self, what: str) -> Callable[[int, float], None]:
@@ -121,16 +109,19 @@ class Cell:
 
         return look
 
-    def run(self) -> dict:
+    def run(self, steps: int) -> dict:
         """Do everything.
+
+        Args:
+            steps (int): Of pretraining.
 
         Returns:
             dict: Figures.
         """
         figures = dict(variant=self.variant, seed=self.seed)
         start = time.perf_counter()
-        if self.config:
-            figures.update(self.pretrain())
+        if self.parts.model:
+            figures.update(self.pretrain(steps))
         figures.update(self.judge_features())
         figures['finetuning_lr'] = self.finetuning_template().base_lr
         figures.update(self.finetune('finetuning', 1.0))
@@ -139,48 +130,56 @@ class Cell:
             figures.update(self.segment())
         return dict(figures, seconds=time.perf_counter() - start)
 
-    def pretrain(self) -> dict:
-        """Pretrain, and keep the weights of the backbone."""
+    def pretraining(self, steps: int) -> tuple[nn.Module, Training]:
+        """Build the model to pretrain, and its training for a number of steps."""
         set_random_seed(self.seed)
         args, canvases = self.args, self.data.unlabelled
-        settings = Config.fromfile(ROOT / 'configs' / 'convmae' / self.config).model
-        settings.backbone.update(arch=args.arch, img_size=args.size)
-        if args.arch == 'tiny':  # as in the template for own images
-            settings.neck.update(embed_dims=128, depth=2, num_heads=4)
-        settings.pop('data_preprocessor', None)
-        model = MODELS.build(settings)
+        model = MODELS.build(self.parts.model(args))
         model.init_weights()
         model.to(args.device).train()
 
         def loss() -> Tensor:
             ids = torch.randint(len(canvases.images), (args.batch_size,), device=args.device)
             grid = random_grid(canvases.ratios[ids], args.size, (0.2, 1.0), 4 / 3)
-            return model.loss(sample(canvases.images[ids], grid), None)['loss']
+            images = sample(canvases.images[ids], grid)
+            return model.loss(images, self.parts.samples(images) if self.parts.samples else None)['loss']
 
-        training = Training(layer_groups(model, args.lr, 1.0, 0.05), loss, args.steps, args.device, (0.9, 0.95))
+        groups = layer_groups(model, args.lr, 1.0, 0.05)
+        return model, Training(groups, loss, steps, args.device, (0.9, 0.95), self.parts.recordable)
+
+    def pretrain(self, steps: int) -> dict:
+        """Pretrain, and keep the weights of the backbone."""
+        model, training = self.pretraining(steps)
         seconds = training.run(self.say('pretraining'))
         self.weights = {name: value.cpu() for name, value in model.backbone.state_dict().items()}
         with write_whole(self.args.out / 'weights' / f'{self.variant}_seed{self.seed}.pth') as path:
             torch.save(dict(state_dict={f'backbone.{name}': value for name, value in self.weights.items()}), path)
-        torch.manual_seed(0)  # of the masks, the same for all
-        with torch.no_grad():
-            held_out = model.loss(centre(self.data.flowers['val'], args.size), None)['loss'].item()
-        return dict(held_out_loss=held_out, pretraining_seconds=seconds)
+        figures = dict(pretraining_steps=steps, pretraining_seconds=seconds)
+        if self.parts.comparable_loss:
+            torch.manual_seed(0)  # of the masks, the same for all
+            held_out = centre(self.data.flowers['val'], self.args.size)
+            with torch.no_grad():
+                figures['held_out_loss'] = model.loss(held_out, None)['loss'].item()
+        return figures
 
-    def build_backbone(self, **kwargs) -> nn.Module:
-        backbone = MODELS.build(dict(self.backbone, **kwargs))
+    def build_backbone(self, settings: dict) -> nn.Module:
+        """Build the backbone with some settings, and give it what was pretrained."""
+        backbone = MODELS.build(dict(self.parts.backbone(self.args), **settings))
         backbone.init_weights()
         if self.weights is not None:
             missing, unexpected = backbone.load_state_dict(self.weights, strict=False)
-            if unexpected or any(not name.startswith('norm') for name in missing):
-                raise ValueError(f'The weights do not fit: {missing} are missing, and {unexpected} have no place.')
+            # Norms of the outputs are new, and mask tokens and norms of other outputs have no place.
+            known = ('norm', 'ln', 'mask_token')
+            if strangers := [name for name in missing + unexpected if not name.startswith(known)]:
+                raise ValueError(f'The weights do not fit: {strangers} are only on one side.')
         return backbone.to(self.args.device)
 
     @torch.no_grad()
     def judge_features(self) -> dict:
         """Linear probe and nearest neighbours on flowers5, in per cent."""
         set_random_seed(self.seed)
-        backbone = self.build_backbone(out_type='featmap').eval()
+        backbone = self.build_backbone(self.parts.featmap)
+        backbone.eval()  # of mmpretrain's backbones it gives nothing back
         parts = []
         for part in ('train', 'val'):
             batches = centre(self.data.flowers[part], self.args.size).split(256)
@@ -224,15 +223,22 @@ class Cell:
         batch = template.batch_size
         steps = max(args.finetuning_steps, args.finetuning_epochs * len(canvases.images) // batch)
 
-        backbone = self.build_backbone(drop_path_rate=0.0)
-        head = MODELS.build(dict(template.model.head, in_channels=backbone.embed_dims[-1], num_classes=len(chosen)))
+        backbone = self.build_backbone(self.parts.classifier)
+
+        def features(images: Tensor) -> Tensor:
+            x = backbone(images)[-1]
+            return x if x.ndim == 2 else x.mean((2, 3))
+
+        with torch.no_grad():
+            width = features(torch.zeros(2, 3, args.size, args.size, device=args.device)).shape[1]
+        head = MODELS.build(dict(template.model.head, in_channels=width, num_classes=len(chosen)))
         head.init_weights()
         model = nn.ModuleDict(dict(backbone=backbone, head=head.to(args.device))).train()
 
         def loss() -> Tensor:
             ids = torch.randint(len(canvases.images), (batch,), device=args.device)
             grid = random_grid(canvases.ratios[ids], args.size, (0.25, 1.0), 4 / 3)
-            scores = head.fc(backbone(sample(canvases.images[ids], grid))[-1])
+            scores = head.fc(features(sample(canvases.images[ids], grid)))
             smoothing = template.model.head.loss.label_smooth_val
             return F.cross_entropy(scores.float(), canvases.labels[ids], label_smoothing=smoothing)
 
@@ -245,7 +251,7 @@ class Cell:
         def accuracy() -> float:
             model.eval()
             batches = centre(val, args.size).split(256)
-            classes = torch.cat([head.fc(backbone(images)[-1]).argmax(1) for images in batches])
+            classes = torch.cat([head.fc(features(images)).argmax(1) for images in batches])
             model.train()
             return 100 * (classes == val.labels).double().mean().item()
 
@@ -268,20 +274,22 @@ class Cell:
         args, streets = self.args, self.data.streets['training']
         num_classes, size = 11, args.size * 3 // 2
         template = Config.fromfile(ROOT / 'configs' / 'own_images' / 'segment.py')
-        backbone = self.build_backbone(
-            out_type='featmap', out_indices=(0, 1, 2, 3), fourth_level='max_pool', drop_path_rate=0.0
-        )
-        widths = [*backbone.embed_dims, backbone.embed_dims[-1]]
+        backbone = self.build_backbone(self.parts.pyramid)
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            neck = MODELS.build(self.parts.neck).to(args.device) if self.parts.neck else nn.Identity()
+        with torch.no_grad():
+            maps = nn.Sequential(backbone, neck).eval()(torch.zeros(1, 3, size, size, device=args.device))
+        widths = [x.shape[1] for x in maps]
         head = dict(template.model.decode_head, in_channels=widths, num_classes=num_classes, channels=128)
         with DefaultScope.overwrite_default_scope('mmseg'):
             head = MODELS.build(head)
-        model = nn.ModuleDict(dict(backbone=backbone, head=head.to(args.device))).train()
+        model = nn.ModuleDict(dict(backbone=backbone, neck=neck, head=head.to(args.device))).train()
         batch = 2 * template.batch_size
 
         def loss() -> Tensor:
             ids = torch.randint(len(streets.images), (batch,), device=args.device)
             grid = random_grid(streets.ratios[ids], size, (0.15, 0.75), 1.2)
-            scores = head(backbone(sample(streets.images[ids], grid)))
+            scores = head(neck(backbone(sample(streets.images[ids], grid))))
             labels = F.grid_sample(streets.labels[ids].float(), grid, mode='nearest', align_corners=False)[:, 0].long()
             scores = F.interpolate(scores.float(), size=size, mode='bilinear', align_corners=False)
             return F.cross_entropy(scores, labels, ignore_index=255)
@@ -312,7 +320,7 @@ class Cell:
             theta = torch.eye(2, 3, device=self.args.device).expand(len(part.images), -1, -1)
             grid = F.affine_grid(theta, (len(part.images), 1, edge, width), align_corners=False)
             with autocast(self.args.device):
-                scores = model['head'](model['backbone'](sample(part.images, grid)))
+                scores = model['head'](model['neck'](model['backbone'](sample(part.images, grid))))
             scores = F.interpolate(scores.float(), size=part.labels.shape[2:], mode='bilinear', align_corners=False)
             found, expected = scores.argmax(1).flatten(), part.labels.flatten().long()
             counted = expected != 255
@@ -340,6 +348,38 @@ class Data:
         self.unlabelled = Canvases(torch.cat([train.images, others.images]), torch.cat([train.ratios, others.ratios]))
 
 
+def rival_steps(data: Data, args: argparse.Namespace) -> dict[str, int]:
+    """Steps of rivals that keep the device busy for as long as those of the paper's form.
+
+    Args:
+        data (Data): The images.
+        args (argparse.Namespace): Command line.
+
+    Returns:
+        dict[str, int]: Steps by variant; what takes a step's time is measured where OUT/steps.json is not there.
+
+    Raises:
+        SystemExit: If OUT/steps.json was measured with other settings.
+    """
+    file, settings = args.out / 'steps.json', dict(arch=args.arch, size=args.size, batch_size=args.batch_size)
+    if not file.exists():
+        seconds = {}
+        for name in ('paper', *RIVALS):
+            seconds[name] = busy_seconds(Cell(name, 0, data, args).pretraining(args.steps)[1])
+            print(f'A step of {name} keeps the device busy for {1e3 * seconds[name]:.1f} ms.', flush=True)
+        parameters = {
+            name: count_parameters(MODELS.build(VARIANTS[name].backbone(args)))  # of a classifier
+            for name in seconds
+        }
+        with write_whole(file) as path:
+            path.write_text(json.dumps(dict(settings=settings, seconds=seconds, parameters=parameters), indent=1))
+    found = json.loads(file.read_text())
+    if found['settings'] != settings:
+        sys.exit(f'Error: {file} was measured with {found["settings"]}; give those, or another --out.')
+    seconds = found['seconds']
+    return {name: round(args.steps * seconds['paper'] / seconds[name]) for name in RIVALS}
+
+
 def main() -> None:
     args = parse_args()
     for folder in ('flowers5/train', 'flowers5/val', 'camvid11/images', *args.more_images):
@@ -358,15 +398,22 @@ def main() -> None:
     files = {cell: args.out / 'cells' / f'{cell[1]}_seed{cell[0]}.json' for cell in cells}
     left = [cell for cell in cells if not files[cell].exists()]
     data, longest = Data(args) if left else None, 0.0
+    steps = rival_steps(data, args) if set(RIVALS) & {variant for _, variant in left} else {}
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    diverged = []
     for i, (seed, variant) in enumerate(left):
         gone = time.perf_counter() - start
-        if args.minutes and gone + longest > 60 * args.minutes:
+        if args.minutes is not None and gone + longest > 60 * args.minutes:
             print(f'{len(left) - i} cells are left for another time.')
             break
         eta = f'about {longest * (len(left) - i) / 60:.0f} minutes' if longest else 'no time known yet'
         print(f'{variant}, seed {seed}: {len(left) - i} cells to go, {eta}', flush=True)
-        figures = Cell(variant, seed, data, args).run()
+        try:
+            figures = Cell(variant, seed, data, args).run(steps.get(variant, args.steps))
+        except DivergedError as error:
+            diverged.append(f'{variant}, seed {seed}')
+            print(f'{variant}, seed {seed}: pretraining: {error}', flush=True)
+            continue
         longest = max(longest, figures['seconds'])
         device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
         figures.update(settings=settings, device=device, torch=torch.__version__, commit=commit.stdout.strip())
@@ -374,6 +421,8 @@ def main() -> None:
         with write_whole(files[seed, variant]) as path:
             path.write_text(json.dumps(figures, indent=1))
     write_tables(args.out)
+    if diverged:
+        sys.exit(f'Error: pretraining diverged in {"; ".join(diverged)}: there are no figures; lower --lr.')
 
 
 if __name__ == '__main__':

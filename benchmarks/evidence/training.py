@@ -59,6 +59,7 @@ class Training:
         steps (int): Number of steps.
         device (str): 'cuda' or 'cpu'.
         betas (tuple[float, float]): Of AdamW.
+        recordable (bool): Whether a GPU can record a step. Defaults to True.
     """
 
     def __init__(
@@ -68,15 +69,17 @@ class Training:
         steps: int,
         device: str,
         betas: tuple[float, float] = (0.9, 0.999),
+        recordable: bool = True,
     ) -> None:
-        on_gpu = device == 'cuda'
+        self.recorded = recordable and device == 'cuda'
         for group in groups:
-            group['lr'] = torch.zeros((), device=device) if on_gpu else 0.0
-        self.optimizer = torch.optim.AdamW(groups, betas=betas, capturable=on_gpu)
+            group['lr'] = torch.zeros((), device=device) if self.recorded else 0.0
+        self.optimizer = torch.optim.AdamW(groups, betas=betas, capturable=self.recorded)
         self.loss, self.steps, self.device = loss, steps, device
         self.graph, self.value = None, None
 
-    def _step(self) -> Tensor:
+    def take_step(self) -> Tensor:
+        """Take a step with the gradients that are there and those of a batch; gives the loss."""
         with autocast(self.device):
             loss = self.loss()
         loss.backward()
@@ -89,12 +92,12 @@ class Training:
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
                 self.optimizer.zero_grad(set_to_none=True)
-                self._step()
+                self.take_step()
         torch.cuda.current_stream().wait_stream(stream)
         self.optimizer.zero_grad(set_to_none=True)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.value = self._step()
+            self.value = self.take_step()
 
     def run(self, say: Callable[[int, float], None], interval: int = 500) -> float:
         """Take all steps.
@@ -109,7 +112,7 @@ class Training:
         Raises:
             DivergedError: If the loss is not finite.
         """
-        if self.device == 'cuda':
+        if self.recorded:
             self._record()
         start = time.perf_counter()
         for i in range(self.steps):
@@ -122,7 +125,7 @@ class Training:
                     group['lr'].fill_(group['peak'] * factor)
             if self.graph is None:
                 self.optimizer.zero_grad()
-                self.value = self._step()
+                self.value = self.take_step()
             else:
                 self.graph.replay()
             if (i + 1) % interval == 0 or i + 1 == self.steps:
@@ -131,3 +134,30 @@ class Training:
                     raise DivergedError(f'The loss is {loss} in step {i + 1}; lower the learning rate.')
                 say(i + 1, loss)
         return time.perf_counter() - start
+
+
+def busy_seconds(training: Training, steps: int = 5) -> float:
+    """Measure how long a step of a training keeps the device busy, at a learning rate of 0.
+
+    Args:
+        training (Training): A new one.
+        steps (int): Number of steps to measure, after :data:`WARM_UP` others. Defaults to 5.
+
+    Returns:
+        float: Seconds: of a CPU its time of all threads, of a GPU the sum over the kernels.
+    """
+
+    def take(number: int) -> None:
+        for _ in range(number):
+            training.optimizer.zero_grad()
+            training.take_step()
+
+    take(WARM_UP)
+    if training.device == 'cpu':
+        start = time.process_time()
+        take(steps)
+        return (time.process_time() - start) / steps
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        take(steps)
+        torch.cuda.synchronize()
+    return sum(event.self_device_time_total for event in profiler.key_averages()) / steps / 1e6

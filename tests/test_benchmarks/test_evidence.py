@@ -151,7 +151,7 @@ def test_mean_iou_against_counting(images, monkeypatch):
     said = labels.roll(1, 3).long().clamp(max=2)[:, 0]
     cell = evidence.Cell('random', 0, None, Namespace(arch='tiny', size=16, device='cpu'))
     streets = images.Canvases(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.full((2,), 1.5), labels)
-    model = dict(backbone=lambda x: x, head=lambda x: F.one_hot(said, 3).permute(0, 3, 1, 2).float())
+    model = dict(backbone=lambda x: x, neck=lambda x: x, head=lambda x: F.one_hot(said, 3).permute(0, 3, 1, 2).float())
     expected = []
     for label in range(3):
         here, found = labels[:, 0] == label, (said == label) & (labels[:, 0] != 255)
