@@ -39,11 +39,11 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import set_random_seed
-from tables import write_tables
+from tables import RIVALS, write_tables
 from template import copy_template
 from torch import Tensor
 from training import DivergedError, Training, autocast, busy_seconds, layer_groups
-from variants import RIVALS, SEGMENTED, VARIANTS
+from variants import SEGMENTED, VARIANTS
 
 from mmconvmae.datasets import find_images
 from mmconvmae.models import ConvViT

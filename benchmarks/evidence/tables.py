@@ -27,6 +27,11 @@ CURVES = {
     'segmentation_curve': 'camvid11 validation, mIoU',
 }
 STARTS = {'random': 'random weights', 'paper': 'pretrained'}
+RIVALS = {
+    'mae': 'MAE, ViT (mmpretrain)',
+    'spark': 'SparK, ConvNeXt-atto (mmpretrain)',
+    'simmim': 'SimMIM, Swin (mmpretrain)',
+}
 # What is compared with what, and the rows of the paper's tables that do: table, first row, second row, column.
 ORDERINGS = (
     ('masked over unmasked convolution', 'single-scale', 'unmasked-conv', (5, 0, 2)),
@@ -127,6 +132,26 @@ def orderings_table(cells: dict[str, dict[int, dict]], paper: dict) -> str:
     return markdown_table(header, rows)
 
 
+def rivals_table(cells: dict[str, dict[int, dict]], measured: dict) -> str:
+    """ConvMAE and rivals whose pretraining kept the device busy for as long.
+
+    Args:
+        cells (dict[str, dict[int, dict]]): Figures by variant, then by seed.
+        measured (dict): ``seconds`` that a step keeps the device busy and ``parameters`` of the backbone, by variant.
+
+    Returns:
+        str: The table.
+    """
+    rows = []
+    for variant, heading in dict(paper="ConvMAE, the paper's form", **RIVALS).items():
+        if runs := cells.get(variant):
+            one = next(iter(runs.values()))
+            row = [heading, f'{measured["parameters"][variant] / 1e6:.2f}', f'{1e3 * measured["seconds"][variant]:.1f}']
+            row.append(one.get('pretraining_steps', one['settings']['steps']))
+            rows.append(row + [spread([cell[key] for cell in runs.values() if key in cell]) for key in FIGURES])
+    return markdown_table(['', 'backbone, M', 'ms / step', 'steps', *FIGURES.values()], rows)
+
+
 def variants_table(cells: dict[str, dict[int, dict]]) -> str:
     """All figures of all variants."""
     keys = dict(FIGURES, held_out_loss='held-out loss', seconds='seconds a cell')
@@ -183,10 +208,12 @@ def write_tables(folder: Path) -> None:
     machines = sorted({f'{cell["device"]}, PyTorch {cell["torch"]}, commit {cell["commit"]}' for cell in every})
     hours = sum(cell['seconds'] for cell in every) / 3600
     settings = ', '.join(f'{key.replace("_", " ")} {value}' for key, value in every[0]['settings'].items())
+    measured = folder / 'steps.json'
     text = '\n\n'.join(
         [
             f'{len(every)} cells, {hours:.2f} cell hours ({"; ".join(machines)}): {settings}.',
             tasks_table(cells),
+            *([rivals_table(cells, json.loads(measured.read_text()))] if measured.exists() else []),
             orderings_table(cells, paper),
             variants_table(cells),
         ]
@@ -194,5 +221,5 @@ def write_tables(folder: Path) -> None:
     print(text)
     with write_whole(folder / 'results.md') as path:
         path.write_text(f'{text}\n')
-    if any(key in cell for cell in every for key in CURVES):
+    if any(key in cell for start in STARTS for cell in cells.get(start, {}).values() for key in CURVES):
         draw_curves(cells, folder / 'curves.png')

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from tables import RIVALS
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,5 +152,4 @@ VARIANTS = {
         comparable_loss=False,
     ),
 }
-RIVALS = ('mae', 'spark', 'simmim')
 SEGMENTED = ('random', 'paper', *RIVALS)

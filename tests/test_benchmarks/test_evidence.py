@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from helpers import ROOT, import_script, require, run_script
 from PIL import Image
 
+from mmconvmae.registry import MODELS
+
 
 @pytest.fixture(scope='module')
 def images():
@@ -79,6 +81,12 @@ def test_cells_that_were_made_differently_do_not_mix(tables, tmp_path):
 
 
 @pytest.fixture
+def evidence(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'benchmarks' / 'evidence')
+    return import_script('benchmarks/evidence/evidence.py')
+
+
+@pytest.fixture
 def data(tmp_path):
     generator = np.random.default_rng(0)
 
@@ -102,22 +110,14 @@ def data(tmp_path):
     return tmp_path
 
 
+OPTIONS = '--size 64 --steps 2 --batch-size 4 --finetuning-epochs 2 --finetuning-steps 2 --segmentation-steps 2'
+OPTIONS = (*OPTIONS.split(), '--device', 'cpu', '--more-images', 'animals6/train')
+
+
 def test_run(data, tmp_path):
     require('mmseg')
     out = tmp_path / 'out'
-    options = (
-        '--size',
-        '64',
-        '--steps',
-        '2',
-        '--batch-size',
-        '4',
-        '--finetuning-epochs',
-        '2',
-        '--finetuning-steps',
-        '2',
-    )
-    options += ('--segmentation-steps', '2', '--device', 'cpu', '--more-images', 'animals6/train', '--out', out)
+    options = (*OPTIONS, '--out', out)
     args = (data, '--variants', 'random', 'paper', 'unmasked-conv', 'single-scale', '--seeds', '0', *options)
     result = run_script('benchmarks/evidence/evidence.py', *args)
     assert result.returncode == 0, result.stderr
@@ -141,10 +141,78 @@ def test_run(data, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in out.glob('cells/*')}
 
 
-def test_mean_iou_against_counting(images, monkeypatch):
+def test_rivals(data, tmp_path):
+    """Rivals take as many steps as take as long, and have figures in all tasks."""
+    require('mmseg')
+    out = tmp_path / 'out'
+    args = (data, '--variants', 'paper', 'mae', 'spark', 'simmim', '--seeds', '0', *OPTIONS, '--out', out)
+    result = run_script('benchmarks/evidence/evidence.py', *args, '--minutes', '0')
+    assert result.returncode == 0, result.stderr
+    assert '4 cells are left for another time' in result.stdout and not (out / 'cells').exists()
+    measured = json.loads((out / 'steps.json').read_text())
+    measured['seconds'].update(paper=0.3, mae=0.1, spark=0.2, simmim=0.6)
+    (out / 'steps.json').write_text(json.dumps(measured))
+    result = run_script('benchmarks/evidence/evidence.py', *args)
+    assert result.returncode == 0, result.stderr
+    cells = {path.stem[:-6]: json.loads(path.read_text()) for path in (out / 'cells').iterdir()}
+    assert {name: cell['pretraining_steps'] for name, cell in cells.items()} == dict(paper=2, mae=6, spark=3, simmim=1)
+    for name, cell in cells.items():
+        assert cell['probe'] > 90 and 0 <= cell['finetuning'] <= 100 and 0 <= cell['miou_test'] <= 100
+        assert ('held_out_loss' in cell) == (name in ('paper', 'mae'))
+    text = (out / 'results.md').read_text()
+    assert '| MAE, ViT (mmpretrain) | 3.2' in text and ' | 100.0 | 6 | ' in text
+
+    result = run_script('benchmarks/evidence/evidence.py', *args, '--batch-size', '8', '--seeds', '1')
+    assert result.returncode == 1 and "was measured with {'arch': 'tiny', 'size': 64, 'batch_size': 4}" in result.stderr
+
+
+@pytest.mark.parametrize('variant', ['mae', 'spark', 'simmim'])
+def test_tasks_begin_from_what_was_pretrained(evidence, variant):
+    """All but norms of outputs and mask tokens comes from pretraining, in each task."""
+    require('mmseg')
+    cell = evidence.Cell(variant, 0, None, Namespace(arch='tiny', size=64, device='cpu'))
+    model = MODELS.build(cell.parts.model(cell.args))
+    cell.weights = {name: value + 1 for name, value in model.backbone.state_dict().items()}
+    trained = sum(parameter.numel() for parameter in model.backbone.parameters())
+    for settings in (cell.parts.classifier, cell.parts.featmap, cell.parts.pyramid):
+        state = cell.build_backbone(settings).state_dict()
+        same = [name for name, value in state.items() if name in cell.weights and value.equal(cell.weights[name])]
+        assert sum(state[name].numel() for name in same) > 0.99 * trained
+
+
+def test_masks_of_simmim(evidence):
+    """Cells of 32 pixels, 0.6 of them, on a grid of 4 pixels."""
+    torch.manual_seed(0)
+    masks = torch.stack([sample.mask for sample in evidence.VARIANTS['simmim'].samples(torch.zeros(50, 3, 160, 160))])
+    cells = masks[:, ::8, ::8]
+    assert masks.shape == (50, 40, 40) and masks.equal(cells.repeat_interleave(8, 1).repeat_interleave(8, 2))
+    assert (cells.sum((1, 2)) == 15).all() and 20 < cells.sum(0).min()
+
+
+def test_measuring_a_step_changes_nothing(evidence):
+    layer = torch.nn.Linear(3, 1)
+    before, calls = layer.weight.clone(), []
+
+    def loss():
+        calls.append(1)
+        return layer(torch.ones(3)).sum()
+
+    groups = [dict(params=list(layer.parameters()), peak=1.0, weight_decay=0.1)]
+    seconds = evidence.busy_seconds(evidence.Training(groups, loss, 10, 'cpu'), steps=4)
+    assert 0 < seconds < 1 and len(calls) == 7 and layer.weight.equal(before)
+
+
+def test_pretraining_that_diverges_is_named(data, tmp_path):
+    require('mmseg')
+    out = tmp_path / 'out'
+    args = (data, '--variants', 'paper', 'random', '--seeds', '0', *OPTIONS, '--lr', '1e30', '--out', out)
+    result = run_script('benchmarks/evidence/evidence.py', *args)
+    assert result.returncode == 1 and 'pretraining diverged in paper, seed 0' in result.stderr
+    assert [path.name for path in (out / 'cells').iterdir()] == ['random_seed0.json']
+
+
+def test_mean_iou_against_counting(images, evidence):
     """Of a model that says the label back, moved by a column: intersections and unions counted one by one."""
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks' / 'evidence')
-    evidence = import_script('benchmarks/evidence/evidence.py')
     torch.manual_seed(0)
     labels = torch.randint(0, 4, (2, 1, 32, 48), dtype=torch.uint8)
     labels[labels == 3] = 255
