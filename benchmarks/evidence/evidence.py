@@ -382,6 +382,10 @@ def rival_steps(data: Data, args: argparse.Namespace) -> dict[str, int]:
 
 def main() -> None:
     args = parse_args()
+    if set(RIVALS) & set(args.variants) and (args.arch != 'tiny' or args.size % 32):
+        sys.exit(
+            'Error: rivals are as large as --arch tiny and need a --size that 32 divides; leave them out or give it.'
+        )
     for folder in ('flowers5/train', 'flowers5/val', 'camvid11/images', *args.more_images):
         if not (args.data / folder).is_dir():
             sys.exit(

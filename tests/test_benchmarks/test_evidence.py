@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from helpers import ROOT, import_script, require, run_script
 from PIL import Image
 
@@ -78,6 +79,17 @@ def test_cells_that_were_made_differently_do_not_mix(tables, tmp_path):
     save('paper', 1, 1e-3, 5)
     with pytest.raises(ValueError, match=r'paper_seed1\.json has the settings'):
         tables.load_cells(tmp_path)
+
+
+def test_docs_have_the_tables_of_the_stored_cells(tables):
+    stored = ROOT / 'benchmarks' / 'evidence' / 'results'
+    cells, measured = tables.load_cells(stored), json.loads((stored / 'steps.json').read_text())
+    paper = yaml.safe_load((ROOT / 'benchmarks' / 'paper_tables.yml').read_text())
+    text = (ROOT / 'docs' / 'evidence.md').read_text(encoding='utf-8')
+    assert tables.tasks_table(cells) in text
+    assert tables.rivals_table(cells, measured) in text
+    assert tables.orderings_table(cells, paper) in text
+    assert tables.variants_table(cells) in text
 
 
 @pytest.fixture
@@ -162,6 +174,8 @@ def test_rivals(data, tmp_path):
     text = (out / 'results.md').read_text()
     assert '| MAE, ViT (mmpretrain) | 3.2' in text and ' | 100.0 | 6 | ' in text
 
+    result = run_script('benchmarks/evidence/evidence.py', *args, '--arch', 'base')
+    assert result.returncode == 1 and 'rivals are as large as --arch tiny' in result.stderr
     result = run_script('benchmarks/evidence/evidence.py', *args, '--batch-size', '8', '--seeds', '1')
     assert result.returncode == 1 and "was measured with {'arch': 'tiny', 'size': 64, 'batch_size': 4}" in result.stderr
 
