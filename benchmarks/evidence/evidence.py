@@ -16,9 +16,9 @@ Forms of ConvMAE take the same number of steps, rivals as many as keep the devic
 paper's form do. How long a step keeps it busy is measured before the first cell, on a GPU as the sum of the times of
 its kernels, which waiting for Python is not in; --minutes 0 does only that. OUT/steps.json has it.
 
-The figure is that after the last step: nothing is chosen by it. A cell that is in --out is not done again, so several
-processes may share --out with different --seeds or --variants. Everything is in the memory of the device, crops are
-made there, and on a GPU each step is recorded once and replayed.
+The figure is that after the last step: nothing is chosen by it. A cell that is in --out is not done again, nor is its
+pretraining where only that is there; several processes may share --out with different --seeds or --variants. Everything
+is in the memory of the device, crops are made there, and on a GPU each step is recorded once and replayed.
 """
 
 import argparse
@@ -148,18 +148,27 @@ class Cell:
         return model, Training(groups, loss, steps, args.device, (0.9, 0.95), self.parts.recordable)
 
     def pretrain(self, steps: int) -> dict:
-        """Pretrain, and keep the weights of the backbone."""
+        """Pretrain, and keep the weights of the backbone; or read them, where an earlier run has got that far."""
+        file = self.args.out / 'weights' / f'{self.variant}_seed{self.seed}.pth'
+        settings = dict({key: getattr(self.args, key) for key in ('arch', 'size', 'batch_size', 'lr')}, steps=steps)
+        if file.exists():
+            saved = torch.load(file, weights_only=True)
+            if saved['settings'] == settings:
+                self.weights = {name.removeprefix('backbone.'): value for name, value in saved['state_dict'].items()}
+                return saved['figures']
+            sys.exit(f'Error: {file} was pretrained with {saved["settings"]}; give those, or another --out.')
         model, training = self.pretraining(steps)
         seconds = training.run(self.say('pretraining'))
-        self.weights = {name: value.cpu() for name, value in model.backbone.state_dict().items()}
-        with write_whole(self.args.out / 'weights' / f'{self.variant}_seed{self.seed}.pth') as path:
-            torch.save(dict(state_dict={f'backbone.{name}': value for name, value in self.weights.items()}), path)
         figures = dict(pretraining_steps=steps, pretraining_seconds=seconds)
         if self.parts.comparable_loss:
             torch.manual_seed(0)  # of the masks, the same for all
             held_out = centre(self.data.flowers['val'], self.args.size)
             with torch.no_grad():
                 figures['held_out_loss'] = model.loss(held_out, None)['loss'].item()
+        self.weights = {name: value.cpu() for name, value in model.backbone.state_dict().items()}
+        state = {f'backbone.{name}': value for name, value in self.weights.items()}
+        with write_whole(file) as path:
+            torch.save(dict(state_dict=state, figures=figures, settings=settings), path)
         return figures
 
     def build_backbone(self, settings: dict) -> nn.Module:
@@ -383,9 +392,7 @@ def rival_steps(data: Data, args: argparse.Namespace) -> dict[str, int]:
 def main() -> None:
     args = parse_args()
     if set(RIVALS) & set(args.variants) and (args.arch != 'tiny' or args.size % 32):
-        sys.exit(
-            'Error: rivals are as large as --arch tiny and need a --size that 32 divides; leave them out or give it.'
-        )
+        sys.exit('Error: rivals need --arch tiny and a --size that 32 divides; give those, or leave rivals out.')
     for folder in ('flowers5/train', 'flowers5/val', 'camvid11/images', *args.more_images):
         if not (args.data / folder).is_dir():
             sys.exit(
@@ -398,6 +405,9 @@ def main() -> None:
         key: getattr(args, key)
         for key in ('arch', 'size', 'steps', 'batch_size', 'lr', 'finetuning_epochs', 'segmentation_steps')
     }
+    for file in (args.out / 'cells').glob('*.json'):
+        if (found := json.loads(file.read_text())['settings']) != settings:
+            sys.exit(f'Error: {file} has figures for {found}; give those settings, or another --out.')
     cells = [(seed, variant) for seed in args.seeds for variant in args.variants]
     files = {cell: args.out / 'cells' / f'{cell[1]}_seed{cell[0]}.json' for cell in cells}
     left = [cell for cell in cells if not files[cell].exists()]

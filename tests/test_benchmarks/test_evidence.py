@@ -147,10 +147,20 @@ def test_run(data, tmp_path):
     text = (out / 'results.md').read_text()
     assert '| masked over unmasked convolution | +3.1 |' in text and 'one seed' in text
 
-    # What is there is not done again.
-    before = {path: path.stat().st_mtime_ns for path in out.glob('cells/*')}
-    assert run_script('benchmarks/evidence/evidence.py', *args).returncode == 0
-    assert before == {path: path.stat().st_mtime_ns for path in out.glob('cells/*')}
+    # What is there is not done again, pretraining included, and what has other settings does not mix with it.
+    before = {path: path.stat().st_mtime_ns for path in (*out.glob('cells/*'), *out.glob('weights/*'))}
+    pretrained = json.loads((out / 'cells' / 'paper_seed0.json').read_text())
+    (out / 'cells' / 'paper_seed0.json').unlink()
+    result = run_script('benchmarks/evidence/evidence.py', *args)
+    assert result.returncode == 0 and 'pretraining, step' not in result.stdout
+    again = json.loads((out / 'cells' / 'paper_seed0.json').read_text())
+    same = ('held_out_loss', 'pretraining_seconds', 'probe', 'finetuning', 'miou_test')
+    assert {key: again[key] for key in same} == {key: pretrained[key] for key in same}
+    assert {path for path, at in before.items() if path.stat().st_mtime_ns != at} == {
+        out / 'cells' / 'paper_seed0.json'
+    }
+    result = run_script('benchmarks/evidence/evidence.py', *args, '--steps', '3')
+    assert result.returncode == 1 and "'steps': 2" in result.stderr and 'or another --out' in result.stderr
 
 
 def test_rivals(data, tmp_path):
@@ -175,7 +185,7 @@ def test_rivals(data, tmp_path):
     assert '| MAE, ViT (mmpretrain) | 3.2' in text and ' | 100.0 | 6 | ' in text
 
     result = run_script('benchmarks/evidence/evidence.py', *args, '--arch', 'base')
-    assert result.returncode == 1 and 'rivals are as large as --arch tiny' in result.stderr
+    assert result.returncode == 1 and 'rivals need --arch tiny' in result.stderr
     result = run_script('benchmarks/evidence/evidence.py', *args, '--batch-size', '8', '--seeds', '1')
     assert result.returncode == 1 and "was measured with {'arch': 'tiny', 'size': 64, 'batch_size': 4}" in result.stderr
 
