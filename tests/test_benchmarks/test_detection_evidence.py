@@ -1,6 +1,7 @@
 """Runs on tiny images from both starts, their tables, and going on after an interruption."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -90,6 +91,31 @@ def test_runs_table_and_curves(detection, data, tmp_path, monkeypatch, capsys):
     assert run_main(detection, monkeypatch, *args, '--epochs', 3) is None
     assert before == {path: path.stat().st_mtime_ns for path in before} and len(before) == 2
     assert 'give those, or another --out' in run_main(detection, monkeypatch, *args, '--epochs', 4)
+
+
+def test_docs_have_the_table_of_the_stored_runs(detection):
+    cells = detection.load_cells(ROOT / 'benchmarks' / 'evidence' / 'results' / 'detection')
+    assert len(cells) == 4
+    assert detection.format_table(cells) in (ROOT / 'docs' / 'evidence.md').read_text(encoding='utf-8')
+
+
+def test_readme_has_the_figures_of_the_stored_runs(detection):
+    stored = ROOT / 'benchmarks' / 'evidence' / 'results'
+    tasks = [row.split('|')[1:-1] for row in (stored / 'results.md').read_text().split('\n\n')[1].splitlines()]
+    found = {name.strip(): [figure.strip() for figure in figures] for name, *figures in tasks}
+    cells = detection.load_cells(stored / 'detection')
+    for row in detection.format_table(cells).splitlines():
+        name, *figures = row.split('|')[1:-1]
+        found[name.strip()] = [figure.strip() for figure in figures]
+    rows = dict(
+        flowers5=('linear probe, %', 'k-NN, %'),
+        animals6=('animals6 test, box AP', 'animals6 test, mask AP'),
+        camvid11=('camvid11 validation, mIoU', 'camvid11 test, mIoU'),
+    )
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    for data, names in rows.items():
+        columns = [', '.join(found[name][start] for name in names) for start in (0, 1)]
+        assert re.search(rf'(?m)^\| {data}, .* \| {columns[0]} \| {columns[1]} \|$', readme), data
 
 
 def test_figures_are_those_of_the_parts(detection):
