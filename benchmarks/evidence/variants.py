@@ -83,8 +83,8 @@ def convmae(config: str | None) -> Variant:
 
 
 def simmim(size: int) -> dict:
-    # mmpretrain's config, with the width of ConvViT's first stage halved and blocks that make it about as large;
-    # windows of 4, as those of 6 or 7 do not fit into maps of 128 pixels
+    # mmpretrain's config, with the width of ConvViT's first stage and blocks that make it about as large; windows of 4,
+    # which divide the maps of 128 pixels as those of 6 or 7 do not
     arch = dict(embed_dims=48, depths=[2, 2, 2, 1], num_heads=[2, 4, 8, 16])
     stages = dict(block_cfgs=dict(window_size=4), pad_small_map=True)
     return dict(

@@ -114,7 +114,7 @@ def test_readme_has_the_figures_of_the_stored_runs(detection):
     )
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
     for data, names in rows.items():
-        columns = [', '.join(found[name][start] for name in names) for start in (0, 1)]
+        columns = [re.escape(', '.join(found[name][start] for name in names)) for start in (0, 1)]
         assert re.search(rf'(?m)^\| {data}, .* \| {columns[0]} \| {columns[1]} \|$', readme), data
 
 
