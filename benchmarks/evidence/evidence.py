@@ -8,17 +8,18 @@ and test) and others with photographs that have no labels, by default animals6/t
 A cell is a variant and a seed; variants.py has the variants. Each is pretrained on all training images without their
 labels: forms of ConvMAE by the models of the configs in configs/, made small, and rivals by mmpretrain's. Then
 
-- a linear probe and nearest neighbours judge features of flowers5,
-- finetuning on flowers5 begins from its weights, with all labels and with a tenth of them,
-- and, for random weights, the paper's form and rivals, segmentation of camvid11 does.
+- features: a linear probe and nearest neighbours judge those of flowers5,
+- finetuning: training on flowers5 begins from its weights, with all labels and with a tenth of them,
+- segmentation: for random weights, the paper's form and rivals, training on camvid11 does.
 
 Forms of ConvMAE take the same number of steps, rivals as many as keep the device busy for as long as those of the
 paper's form do. How long a step keeps it busy is measured before the first cell, on a GPU as the sum of the times of
 its kernels, which waiting for Python is not in; --minutes 0 does only that. OUT/steps.json has it.
 
-The figure is that after the last step: nothing is chosen by it. A cell that is in --out is not done again, nor is its
-pretraining where only that is there; several processes may share --out with different --seeds or --variants. Everything
-is in the memory of the device, crops are made there, and on a GPU each step is recorded once and replayed.
+The figure is that after the last step: nothing is chosen by it. A cell is written after each of these tasks, and a task
+or a pretraining that is in --out is not done again; several processes may share --out with different --seeds or
+--variants. Everything is in the memory of the device, crops are made there, and on a GPU each step is recorded once and
+replayed.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -56,6 +57,11 @@ from equal_seconds import NEIGHBORS, probe  # noqa: E402
 from knn import vote  # noqa: E402
 
 POINTS = 10  # of a learning curve
+SETTINGS = (  # what cells in one folder have in common
+    *('arch', 'size', 'steps', 'batch_size', 'lr', 'more_images'),
+    *('finetuning_epochs', 'finetuning_steps', 'segmentation_steps'),
+)
+PRETRAINING = SETTINGS[:6]
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,6 +70,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--more-images', nargs='+', default=['animals6/train', 'coco_mini/train2017'], metavar='FOLDER')
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
+    parser.add_argument('--tasks', nargs='+', choices=TASKS, default=list(TASKS))
     parser.add_argument('--arch', choices=ConvViT.arch_zoo, default='tiny')
     parser.add_argument('--size', type=int, default=128, help='edge of the images, a multiple of 16')
     parser.add_argument('--steps', type=int, default=4000, help='of pretraining')
@@ -109,26 +116,22 @@ class Cell:
 
         return look
 
-    def run(self, steps: int) -> dict:
-        """Do everything.
+    def run(self, tasks: list[str], steps: int) -> Iterator[tuple[str, dict]]:
+        """Pretrain and do tasks.
 
         Args:
+            tasks (list[str]): Some of :data:`TASKS`.
             steps (int): Of pretraining.
 
-        Returns:
-            dict: Figures.
+        Yields:
+            tuple[str, dict]: 'pretraining' or a task, and its figures, with the seconds and the machine it took.
         """
-        figures = dict(variant=self.variant, seed=self.seed)
-        start = time.perf_counter()
         if self.parts.model:
-            figures.update(self.pretrain(steps))
-        figures.update(self.judge_features())
-        figures['finetuning_lr'] = self.finetuning_template().base_lr
-        figures.update(self.finetune('finetuning', 1.0))
-        figures.update(self.finetune('finetuning_tenth', 0.1))
-        if self.variant in SEGMENTED:
-            figures.update(self.segment())
-        return dict(figures, seconds=time.perf_counter() - start)
+            yield 'pretraining', self.pretrain(steps)
+        for task in tasks:
+            start = time.perf_counter()
+            figures = TASKS[task](self)
+            yield task, dict(figures, seconds=time.perf_counter() - start, made=machine(self.args.device))
 
     def pretraining(self, steps: int) -> tuple[nn.Module, Training]:
         """Build the model to pretrain, and its training for a number of steps."""
@@ -148,9 +151,16 @@ class Cell:
         return model, Training(groups, loss, steps, args.device, (0.9, 0.95), self.parts.recordable)
 
     def pretrain(self, steps: int) -> dict:
-        """Pretrain, and keep the weights of the backbone; or read them, where an earlier run has got that far."""
+        """Pretrain, and keep the weights of the backbone; or read them, where an earlier run has got that far.
+
+        Args:
+            steps (int): How many.
+
+        Returns:
+            dict: Steps, the loss of the held-out images where it compares, and the seconds and the machine it took.
+        """
         file = self.args.out / 'weights' / f'{self.variant}_seed{self.seed}.pth'
-        settings = dict({key: getattr(self.args, key) for key in ('arch', 'size', 'batch_size', 'lr')}, steps=steps)
+        settings = dict({key: getattr(self.args, key) for key in PRETRAINING}, steps=steps)
         if file.exists():
             saved = torch.load(file, weights_only=True)
             if saved['settings'] == settings:
@@ -159,7 +169,7 @@ class Cell:
             sys.exit(f'Error: {file} was pretrained with {saved["settings"]}; give those, or another --out.')
         model, training = self.pretraining(steps)
         seconds = training.run(self.say('pretraining'))
-        figures = dict(pretraining_steps=steps, pretraining_seconds=seconds)
+        figures = dict(pretraining_steps=steps, seconds=seconds, made=machine(self.args.device))
         if self.parts.comparable_loss:
             torch.manual_seed(0)  # of the masks, the same for all
             held_out = centre(self.data.flowers['val'], self.args.size)
@@ -210,7 +220,16 @@ class Cell:
         with TemporaryDirectory() as folder:
             return Config.fromfile(copy_template('classify', Path(folder, 'classify.py'), checkpoint=checkpoint))
 
-    def finetune(self, name: str, share: float) -> dict:
+    def finetune(self) -> dict:
+        """Finetune on flowers5, with all labels and with a tenth of them."""
+        rate = self.finetuning_template().base_lr
+        return dict(
+            finetuning_lr=rate,
+            **self.finetune_on('finetuning', 1.0),
+            **self.finetune_on('finetuning_tenth', 0.1),
+        )
+
+    def finetune_on(self, name: str, share: float) -> dict:
         """Finetune on a share of the labels of flowers5.
 
         Args:
@@ -277,8 +296,8 @@ class Cell:
         """Segment camvid11.
 
         Returns:
-            dict: mIoU on validation and test after the last step, in per cent, and the learning curve: pairs of step
-            and mIoU on validation.
+            dict: mIoU on validation and test after the last step, in per cent, the learning curve, pairs of step and
+            mIoU on validation, and the layer decay, which depends on what it begins with.
         """
         set_random_seed(self.seed)
         args, streets = self.args, self.data.streets['training']
@@ -317,7 +336,12 @@ class Cell:
         training = Training(groups, loss, args.segmentation_steps, args.device)
         watch = self.watch('segmentation', partial(judge, 'validation'), curve)
         training.run(watch, max(1, args.segmentation_steps // POINTS))
-        return dict(miou_validation=curve[-1][1], miou_test=judge('test'), segmentation_curve=curve)
+        return dict(
+            segmentation_layer_decay=decay,
+            miou_validation=curve[-1][1],
+            miou_test=judge('test'),
+            segmentation_curve=curve,
+        )
 
     @torch.no_grad()
     def mean_iou(self, model: nn.ModuleDict, streets: Canvases, num_classes: int) -> float:
@@ -340,6 +364,16 @@ class Cell:
         return 100 * (both / (matrix.sum(0) + matrix.sum(1) - both)).nanmean().item()
 
 
+TASKS = dict(features=Cell.judge_features, finetuning=Cell.finetune, segmentation=Cell.segment)
+
+
+def machine(device: str) -> str:
+    """Say on what and with which code something is computed."""
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    name = torch.cuda.get_device_name() if device == 'cuda' else 'CPU'
+    return f'{name}, PyTorch {torch.__version__}, commit {commit.stdout.strip()}'
+
+
 class Data:
     """All images, in the memory of the device."""
 
@@ -356,6 +390,42 @@ class Data:
         paths = [args.data / folder / name for folder in folders for name in sorted(find_images(args.data / folder)[0])]
         others, train = load_canvases(paths, edge, args.device), self.flowers['train']
         self.unlabelled = Canvases(torch.cat([train.images, others.images]), torch.cat([train.ratios, others.ratios]))
+
+
+class CellFile:
+    """What is known of a cell, in a file.
+
+    Args:
+        out (Path): What was given as --out.
+        variant (str): Which.
+        seed (int): Which.
+        settings (dict): Those of all cells.
+    """
+
+    def __init__(self, out: Path, variant: str, seed: int, settings: dict) -> None:
+        self.variant, self.seed = variant, seed
+        self.file = out / 'cells' / f'{variant}_seed{seed}.json'
+        self.figures = dict(variant=variant, seed=seed, seconds={}, made={}, settings=settings)
+        if self.file.exists():
+            self.figures = json.loads(self.file.read_text())
+
+    def __str__(self) -> str:
+        return f'{self.variant}, seed {self.seed}'
+
+    def left(self, tasks: list[str]) -> list[str]:
+        """Those of some tasks that are to be done and are not done yet."""
+        possible = [task for task in tasks if task != 'segmentation' or self.variant in SEGMENTED]
+        return [task for task in possible if task not in self.figures['made']]
+
+    def add(self, task: str, figures: dict) -> None:
+        """Say and write the figures of a task, and what it took."""
+        for key in ('seconds', 'made'):
+            self.figures[key][task] = figures.pop(key)
+        self.figures.update(figures)
+        numbers = {key: round(value, 4) for key, value in figures.items() if isinstance(value, float)}
+        print(f'{self}: {task}: {numbers}', flush=True)
+        with write_whole(self.file) as path:
+            path.write_text(json.dumps(self.figures, indent=1))
 
 
 def rival_steps(data: Data, args: argparse.Namespace) -> dict[str, int]:
@@ -399,39 +469,31 @@ def main() -> None:
     init_default_scope('mmpretrain')
     MMLogger.get_current_instance().setLevel('WARNING')
     start = time.perf_counter()
-    settings = {
-        key: getattr(args, key)
-        for key in ('arch', 'size', 'steps', 'batch_size', 'lr', 'finetuning_epochs', 'segmentation_steps')
-    }
+    settings = {key: getattr(args, key) for key in SETTINGS}
     for file in (args.out / 'cells').glob('*.json'):
         if (found := json.loads(file.read_text())['settings']) != settings:
             sys.exit(f'Error: {file} has figures for {found}; give those settings, or another --out.')
-    cells = [(seed, variant) for seed in args.seeds for variant in args.variants]
-    files = {cell: args.out / 'cells' / f'{cell[1]}_seed{cell[0]}.json' for cell in cells}
-    left = [cell for cell in cells if not files[cell].exists()]
+    cells = [CellFile(args.out, variant, seed, settings) for seed in args.seeds for variant in args.variants]
+    left = [cell for cell in cells if cell.left(args.tasks)]
     data, longest = Data(args) if left else None, 0.0
-    steps = rival_steps(data, args) if set(RIVALS) & {variant for _, variant in left} else {}
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    steps = rival_steps(data, args) if set(RIVALS) & {cell.variant for cell in left} else {}
     diverged = []
-    for i, (seed, variant) in enumerate(left):
-        gone = time.perf_counter() - start
-        if args.minutes is not None and gone + longest > 60 * args.minutes:
+    for i, cell in enumerate(left):
+        begin = time.perf_counter()
+        if args.minutes is not None and begin - start + longest > 60 * args.minutes:
             print(f'{len(left) - i} cells are left for another time.')
             break
         eta = f'about {longest * (len(left) - i) / 60:.0f} minutes' if longest else 'no time known yet'
-        print(f'{variant}, seed {seed}: {len(left) - i} cells to go, {eta}', flush=True)
+        print(f'{cell}: {len(left) - i} cells to go, {eta}', flush=True)
+        number = steps.get(cell.variant, args.steps)
         try:
-            figures = Cell(variant, seed, data, args).run(steps.get(variant, args.steps))
+            for task, figures in Cell(cell.variant, cell.seed, data, args).run(cell.left(args.tasks), number):
+                cell.add(task, figures)
         except DivergedError as error:
-            diverged.append(f'{variant}, seed {seed}')
-            print(f'{variant}, seed {seed}: pretraining: {error}', flush=True)
+            diverged.append(str(cell))
+            print(f'{cell}: pretraining: {error}', flush=True)
             continue
-        longest = max(longest, figures['seconds'])
-        device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
-        figures.update(settings=settings, device=device, torch=torch.__version__, commit=commit.stdout.strip())
-        print({key: round(value, 2) for key, value in figures.items() if isinstance(value, float)}, flush=True)
-        with write_whole(files[seed, variant]) as path:
-            path.write_text(json.dumps(figures, indent=1))
+        longest = max(longest, time.perf_counter() - begin)
     write_tables(args.out)
     if diverged:
         sys.exit(f'Error: pretraining diverged in {"; ".join(diverged)}: there are no figures; lower --lr.')

@@ -62,7 +62,7 @@ def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
         dict[str, dict[int, dict]]: Figures by variant, then by seed.
 
     Raises:
-        ValueError: If cells have different settings, or those of a variant different rates of finetuning.
+        ValueError: If cells have different settings, or those of a variant different rates or layer decays.
     """
     cells, settings = {}, None
     for file in sorted((folder / 'cells').glob('*.json')):
@@ -71,9 +71,10 @@ def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
             raise ValueError(f'{file} has the settings {cell["settings"]}, and others {settings}; give another --out.')
         settings = cell['settings']
         seeds = cells.setdefault(cell['variant'], {})
-        rates = {other['finetuning_lr'] for other in (cell, *seeds.values())}
-        if len(rates) > 1:
-            raise ValueError(f'{file} and others were finetuned at {sorted(rates)}; give another --out.')
+        for key in ('finetuning_lr', 'segmentation_layer_decay'):
+            found = {other[key] for other in (cell, *seeds.values()) if key in other}
+            if len(found) > 1:
+                raise ValueError(f'{file} and others differ in {key}: {sorted(found)}; give another --out.')
         seeds[cell['seed']] = cell
     return cells
 
@@ -84,7 +85,8 @@ def tasks_table(cells: dict[str, dict[int, dict]]) -> str:
     rows = []
     for key, heading in FIGURES.items():
         values = [[cell[key] for cell in runs.values() if key in cell] for runs in starts.values()]
-        rows.append([heading, *map(spread, values)])
+        if any(values):
+            rows.append([heading, *map(spread, values)])
     return markdown_table(['', *(STARTS[start] for start in starts)], rows)
 
 
@@ -118,7 +120,7 @@ def orderings_table(cells: dict[str, dict[int, dict]], paper: dict) -> str:
         seeds = sorted(set(cells[first]) & set(cells[second]))
         row = [name, f'{expected:+.1f}']
         for key in keys:
-            pairs = [(cells[first][seed][key], cells[second][seed][key]) for seed in seeds]
+            pairs = [(cells[first][seed].get(key), cells[second][seed].get(key)) for seed in seeds]
             differences = [upper - lower for upper, lower in pairs if None not in (upper, lower)]
             if not differences:
                 row += ['-', '-']
@@ -158,6 +160,7 @@ def variants_table(cells: dict[str, dict[int, dict]]) -> str:
     rows = []
     for variant, runs in cells.items():
         values = {key: [cell[key] for cell in runs.values() if key in cell] for key in keys}
+        values['seconds'] = [sum(cell['seconds'].values()) for cell in runs.values()]
         row = [variant, len(runs), *map(spread, values.values())]
         if values['held_out_loss']:
             row[-2] = f'{statistics.mean(values["held_out_loss"]):.4f}'
@@ -205,9 +208,11 @@ def write_tables(folder: Path) -> None:
         return
     paper = yaml.safe_load(Path(__file__).parents[1].joinpath('paper_tables.yml').read_text())
     every = [cell for runs in cells.values() for cell in runs.values()]
-    machines = sorted({f'{cell["device"]}, PyTorch {cell["torch"]}, commit {cell["commit"]}' for cell in every})
-    hours = sum(cell['seconds'] for cell in every) / 3600
-    settings = ', '.join(f'{key.replace("_", " ")} {value}' for key, value in every[0]['settings'].items())
+    machines = sorted({machine for cell in every for machine in cell['made'].values()})
+    hours = sum(seconds for cell in every for seconds in cell['seconds'].values()) / 3600
+    settings = dict(every[0]['settings'])
+    settings['more_images'] = ' '.join(settings['more_images'])
+    settings = ', '.join(f'{key.replace("_", " ")} {value}' for key, value in settings.items())
     measured = folder / 'steps.json'
     text = '\n\n'.join(
         [

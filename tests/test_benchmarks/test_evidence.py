@@ -60,8 +60,10 @@ def test_verdict(tables):
 
 
 def test_cells_that_were_made_differently_do_not_mix(tables, tmp_path):
-    def save(variant, seed, rate, steps):
+    def save(variant, seed, rate, steps, decay=None):
         cell = dict(variant=variant, seed=seed, finetuning_lr=rate, settings=dict(steps=steps))
+        if decay:
+            cell['segmentation_layer_decay'] = decay
         path = tmp_path / 'cells' / f'{variant}_seed{seed}.json'
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(cell))
@@ -73,9 +75,13 @@ def test_cells_that_were_made_differently_do_not_mix(tables, tmp_path):
         paper=[0], random=[0]
     )
     other = save('random', 1, 1e-3, 4)
-    with pytest.raises(ValueError, match=r'finetuned at \[0\.0003, 0\.001\]'):
+    with pytest.raises(ValueError, match=r'differ in finetuning_lr: \[0\.0003, 0\.001\]'):
         tables.load_cells(tmp_path)
     other.unlink()
+    save('paper', 1, 1e-3, 4, 0.75)
+    save('paper', 2, 1e-3, 4, 0.9)
+    with pytest.raises(ValueError, match=r'differ in segmentation_layer_decay: \[0\.75, 0\.9\]'):
+        tables.load_cells(tmp_path)
     save('paper', 1, 1e-3, 5)
     with pytest.raises(ValueError, match=r'paper_seed1\.json has the settings'):
         tables.load_cells(tmp_path)
@@ -131,10 +137,19 @@ def test_run(data, tmp_path):
     out = tmp_path / 'out'
     options = (*OPTIONS, '--out', out)
     args = (data, '--variants', 'random', 'paper', 'unmasked-conv', 'single-scale', '--seeds', '0', *options)
-    result = run_script('benchmarks/evidence/evidence.py', *args)
+    result = run_script('benchmarks/evidence/evidence.py', *args, '--tasks', 'segmentation')
     assert result.returncode == 0, result.stderr
     cells = {path.stem: json.loads(path.read_text()) for path in (out / 'cells').iterdir()}
+    assert set(cells) == {'random_seed0', 'paper_seed0'}  # the others have no such task
+    assert not any('finetuning' in cell or 'probe' in cell for cell in cells.values())
+    segmented = {name: cell['miou_test'] for name, cell in cells.items()}
+
+    result = run_script('benchmarks/evidence/evidence.py', *args)
+    assert result.returncode == 0, result.stderr
+    assert 'segmentation, step' not in result.stdout and 'paper, seed 0: pretraining, step' not in result.stdout
+    cells = {path.stem: json.loads(path.read_text()) for path in (out / 'cells').iterdir()}
     assert set(cells) == {f'{name}_seed0' for name in ('random', 'paper', 'unmasked-conv', 'single-scale')}
+    assert {name: cells[name]['miou_test'] for name in segmented} == segmented
     for name, cell in cells.items():
         assert 0 <= cell['finetuning'] <= 100 and cell['probe'] > 90  # colours can be told apart by anything
         assert ('miou_test' in cell) == name.startswith(('random', 'paper'))
@@ -154,8 +169,15 @@ def test_run(data, tmp_path):
     result = run_script('benchmarks/evidence/evidence.py', *args)
     assert result.returncode == 0 and 'pretraining, step' not in result.stdout
     again = json.loads((out / 'cells' / 'paper_seed0.json').read_text())
-    same = ('held_out_loss', 'pretraining_seconds', 'probe', 'finetuning', 'miou_test')
+    same = ('held_out_loss', 'probe', 'finetuning', 'miou_test')
     assert {key: again[key] for key in same} == {key: pretrained[key] for key in same}
+    assert again['seconds']['pretraining'] == pretrained['seconds']['pretraining']
+    assert again['made'] == pretrained['made'] and set(again['made']) == {
+        'pretraining',
+        'features',
+        'finetuning',
+        'segmentation',
+    }
     assert {path for path, at in before.items() if path.stat().st_mtime_ns != at} == {
         out / 'cells' / 'paper_seed0.json'
     }
