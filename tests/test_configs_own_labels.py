@@ -171,7 +171,8 @@ def test_begins_with_a_pretraining_checkpoint(tmp_path, template):
     backbone = runner.model.backbone.state_dict()
     assert all(torch.equal(backbone[name], value) for name, value in weights.items())
 
-    config = Config.fromfile(copy_template(template, tmp_path / 'my.py', **(settings | dict(frozen_stages=0))))
+    settings.update(frozen_stages=0, layer_decay=0.75)
+    config = Config.fromfile(copy_template(template, tmp_path / 'my.py', **settings))
     # The stages before the blocks of stage 3, each of its six blocks, and what follows.
     assert sorted(set(learning_rates(config))) == pytest.approx([config.base_lr * 0.75**n for n in range(7, -1, -1)])
     config = Config.fromfile(copy_template(template, tmp_path / 'my.py', **(settings | dict(checkpoint=None))))

@@ -175,13 +175,17 @@ def draw_curves(cells: dict[str, dict[int, dict]], path: Path) -> None:
         cells (dict[str, dict[int, dict]]): Figures by variant, then by seed.
         path (Path): Picture to write.
     """
-    figure, axes = plt.subplots(1, len(CURVES), figsize=(4.5 * len(CURVES), 3.6), layout='constrained')
-    for axis, (key, label) in zip(axes, CURVES.items()):
+    curves = {
+        key: {start: [cell[key] for cell in cells.get(start, {}).values() if cell.get(key)] for start in STARTS}
+        for key in CURVES
+    }
+    drawn = [key for key, runs in curves.items() if any(runs.values())]
+    figure, axes = plt.subplots(1, len(drawn), figsize=(4.5 * len(drawn), 3.6), layout='constrained', squeeze=False)
+    for axis, key in zip(axes[0], drawn):
         for number, (start, heading) in enumerate(STARTS.items()):
-            curves = [cell[key] for cell in cells.get(start, {}).values() if cell.get(key)]
-            draw_runs(axis, curves, f'C{number}', heading)
+            draw_runs(axis, curves[key][start], f'C{number}', heading)
         axis.set_xlabel('step')
-        axis.set_ylabel(label)
+        axis.set_ylabel(CURVES[key])
         axis.legend()
     with write_whole(path) as partial:
         figure.savefig(partial, dpi=150, format='png')
@@ -214,17 +218,18 @@ def write_tables(folder: Path) -> None:
     settings['more_images'] = ' '.join(settings['more_images'])
     settings = ', '.join(f'{key.replace("_", " ")} {value}' for key, value in settings.items())
     measured = folder / 'steps.json'
+    compared = any({first, second} <= set(cells) for _, first, second, _ in ORDERINGS)
     text = '\n\n'.join(
         [
             f'{len(every)} cells, {hours:.2f} cell hours ({"; ".join(machines)}): {settings}.',
             tasks_table(cells),
             *([rivals_table(cells, json.loads(measured.read_text()))] if measured.exists() else []),
-            orderings_table(cells, paper),
+            *([orderings_table(cells, paper)] if compared else []),
             variants_table(cells),
         ]
     )
     print(text)
     with write_whole(folder / 'results.md') as path:
         path.write_text(f'{text}\n')
-    if any(key in cell for start in STARTS for cell in cells.get(start, {}).values() for key in CURVES):
+    if any(cell.get(key) for start in STARTS for cell in cells.get(start, {}).values() for key in CURVES):
         draw_curves(cells, folder / 'curves.png')

@@ -96,6 +96,7 @@ def test_docs_have_the_tables_of_the_stored_cells(tables):
     assert tables.rivals_table(cells, measured) in text
     assert tables.orderings_table(cells, paper) in text
     assert tables.variants_table(cells) in text
+    assert tables.tasks_table(tables.load_cells(stored / 'segmentation')) in text
 
 
 @pytest.fixture
