@@ -57,11 +57,9 @@ from equal_seconds import NEIGHBORS, probe  # noqa: E402
 from knn import vote  # noqa: E402
 
 POINTS = 10  # of a learning curve
-SETTINGS = (  # what cells in one folder have in common
-    *('arch', 'size', 'steps', 'batch_size', 'lr', 'more_images'),
-    *('finetuning_epochs', 'finetuning_steps', 'segmentation_steps'),
-)
-PRETRAINING = SETTINGS[:6]
+# What cells in one folder have in common, and which of it pretraining depends on.
+PRETRAINING = ('arch', 'size', 'steps', 'batch_size', 'lr', 'more_images')
+SETTINGS = (*PRETRAINING, 'finetuning_epochs', 'finetuning_steps', 'segmentation_steps')
 
 
 def parse_args() -> argparse.Namespace:
@@ -296,8 +294,9 @@ class Cell:
         """Segment camvid11.
 
         Returns:
-            dict: mIoU on validation and test after the last step, in per cent, the learning curve, pairs of step and
-            mIoU on validation, and the layer decay, which depends on what it begins with.
+            dict: mIoU on validation and test after the last step, in per cent, None if the loss did not stay finite,
+            the learning curve, pairs of step and mIoU on validation, and the layer decay, which depends on what it
+            begins with.
         """
         set_random_seed(self.seed)
         args, streets = self.args, self.data.streets['training']
@@ -335,13 +334,13 @@ class Cell:
 
         training = Training(groups, loss, args.segmentation_steps, args.device)
         watch = self.watch('segmentation', partial(judge, 'validation'), curve)
-        training.run(watch, max(1, args.segmentation_steps // POINTS))
-        return dict(
-            segmentation_layer_decay=decay,
-            miou_validation=curve[-1][1],
-            miou_test=judge('test'),
-            segmentation_curve=curve,
-        )
+        try:
+            training.run(watch, max(1, args.segmentation_steps // POINTS))
+            found = dict(miou_validation=curve[-1][1], miou_test=judge('test'))
+        except DivergedError as error:
+            print(f'{self.variant}, seed {self.seed}: segmentation: {error}', flush=True)
+            found = dict(miou_validation=None, miou_test=None)
+        return dict(segmentation_layer_decay=decay, segmentation_curve=curve, **found)
 
     @torch.no_grad()
     def mean_iou(self, model: nn.ModuleDict, streets: Canvases, num_classes: int) -> float:

@@ -258,6 +258,22 @@ def test_pretraining_that_diverges_is_named(data, tmp_path):
     assert [path.name for path in (out / 'cells').iterdir()] == ['random_seed0.json']
 
 
+def test_segmentation_that_diverges_has_no_figure(evidence, data, monkeypatch, capsys):
+    require('mmseg')
+
+    def run(self, say, interval):
+        say(1, 0.7)
+        raise evidence.DivergedError('The loss is nan in step 2; lower the learning rate.')
+
+    monkeypatch.setattr(evidence.Training, 'run', run)
+    args = Namespace(arch='tiny', size=64, device='cpu', data=data, more_images=[], segmentation_steps=2)
+    evidence.init_default_scope('mmpretrain')
+    figures = evidence.Cell('random', 0, evidence.Data(args), args).segment()
+    assert figures['miou_validation'] is None and figures['miou_test'] is None
+    assert [step for step, _ in figures['segmentation_curve']] == [1]
+    assert 'random, seed 0: segmentation: The loss is nan in step 2' in capsys.readouterr().out
+
+
 def test_mean_iou_against_counting(images, evidence):
     """Of a model that says the label back, moved by a column: intersections and unions counted one by one."""
     torch.manual_seed(0)
