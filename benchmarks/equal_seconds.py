@@ -6,7 +6,8 @@ FLOWERS is a folder with train/CLASS/*.jpg and val/CLASS/*.jpg. Each contender i
 without their labels, and on those of --more-images. Each time that as many seconds have gone as --seconds says, its
 backbone's features of the labelled images, the mean over the last map, each standardised by the training images, are
 judged by a linear probe and by nearest neighbours on val. Beside them stands the pretraining loss of the images in val,
-which compares all but SparK: they predict the same pixels of patches of the same size, a quarter of which is visible.
+which compares all but SparK and SimMIM: they predict the same pixels of patches of the same size, a quarter of which is
+visible.
 
 Seconds are CPU time of one thread, with reading and cropping. First a step of each contender is timed, in turn; a
 number of seconds is as many steps, so it does not matter what else the machine does then. One run serves all numbers
@@ -38,7 +39,9 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmengine.utils import ProgressBar
+from mmpretrain.models import SimMIM
 from mmpretrain.models.utils.sparse_modules import SparseHelper
+from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -105,6 +108,37 @@ def spark(size: int) -> dict:
     )
 
 
+class SelfMaskedSimMIM(SimMIM):
+    """SimMIM that draws its own masks, where mmpretrain's gets them from a dataset: of cells of 32 pixels, 60 %."""
+
+    cell, mask_ratio = 32, 0.6
+
+    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+        return super().loss(inputs, [DataSample(mask=mask) for mask in self.draw_masks(inputs)])
+
+    def draw_masks(self, images: Tensor) -> Tensor:
+        """Masks of images (B, 3, H, W), (B, H / 4, W / 4), one number for each patch of the backbone."""
+        cells = images.shape[2] // self.cell
+        ranks = torch.rand(len(images), cells**2, device=images.device).argsort(1).argsort(1)
+        masks = (ranks < round(self.mask_ratio * cells**2)).float().view(-1, 1, cells, cells)
+        return F.interpolate(masks, scale_factor=self.cell // 4)[:, 0]
+
+
+def simmim(size: int) -> dict:
+    # mmpretrain's config, with the width of ConvViT's first stage and blocks that make it about as large; windows of 6
+    # where they divide the maps as they do there, else of 4
+    arch = dict(embed_dims=48, depths=[2, 2, 2, 1], num_heads=[2, 4, 8, 16])
+    stages = dict(block_cfgs=dict(window_size=4 if size % 96 else 6), pad_small_map=True)
+    return dict(
+        type=SelfMaskedSimMIM,
+        backbone=dict(type='SimMIMSwinTransformer', arch=arch, img_size=size, stage_cfgs=stages, drop_path_rate=0.0),
+        neck=dict(type='SimMIMLinearDecoder', in_channels=384, encoder_stride=32),
+        head=dict(
+            type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3)
+        ),
+    )
+
+
 class Contender(NamedTuple):
     """What is compared.
 
@@ -132,7 +166,9 @@ CONTENDERS = {
     ),
     'mae': Contender('MAE, ViT (mmpretrain)', mae, 1e-3),
     'spark': Contender('SparK, ConvNeXt-atto (mmpretrain)', spark, 1e-3),
+    'simmim': Contender('SimMIM, Swin (mmpretrain)', simmim, 1e-3),
 }
+OTHER_LOSSES = ('spark', 'simmim')  # of other patches or of other pixels
 
 
 def parse_args() -> argparse.Namespace:
@@ -433,7 +469,7 @@ def do_runs(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     labelled = {part: load_labelled(args.data / part, args.size) for part in ('train', 'val')} if left else {}
     for i, (file, name, seed) in enumerate(left):
         minutes = (len(left) - i) * args.seconds[-1] / 60
-        print(f'{name}, seed {seed}: {len(left) - i} runs to go, about {minutes:.0f} minutes of CPU time', flush=True)
+        print(f'{name}, seed {seed}: run {i + 1} of {len(left)}, about {minutes:.0f} minutes of CPU time', flush=True)
         figures = run(name, seed, [int(budget / seconds[name]) for budget in args.seconds], labelled, args)
         points = [dict(point, seconds=budget) for point, budget in zip(figures, args.seconds)]
         with write_whole(file) as path:
@@ -447,8 +483,8 @@ def load_runs(out: Path) -> list[dict]:
 
 
 def compared(what: str) -> list[str]:
-    """Contenders that a measure compares: SparK's loss is of other patches."""
-    return [name for name in CONTENDERS if (name, what) != ('spark', 'loss')]
+    """Contenders that a measure compares."""
+    return [name for name in CONTENDERS if what != 'loss' or name not in OTHER_LOSSES]
 
 
 def spread(values: list[float]) -> tuple[float, float]:

@@ -14,7 +14,6 @@ different --starts or --seeds.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tables import STARTS, draw_runs, spread
 from template import copy_template
+from training import machine
 
 from mmconvmae.models import ConvViT
 from mmconvmae.runner import ScheduleRunner
@@ -35,7 +35,6 @@ from mmconvmae.utils import markdown_table, write_whole
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-ROOT = Path(__file__).resolve().parents[2]
 METRICS = {'bbox': 'box AP', 'segm': 'mask AP'}
 # Settings of the command line that all runs in a folder share.
 SETTINGS = ('arch', 'image_size', 'batch_size', 'epochs', 'base_lr', 'val_interval')
@@ -201,8 +200,7 @@ def main() -> None:
     for cell in load_cells(args.out):
         if cell['settings'] != settings:
             sys.exit(f'Error: {args.out} has runs with {cell["settings"]}; give those, or another --out.')
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
     cells = [
         (args.out / 'cells' / f'{start}_seed{seed}.json', start, seed) for seed in args.seeds for start in args.starts
     ]
@@ -210,10 +208,10 @@ def main() -> None:
     longest = 0.0
     for i, (file, start, seed) in enumerate(left):
         eta = f'about {longest * (len(left) - i) / 60:.0f} minutes' if longest else 'no time known yet'
-        print(f'{start}, seed {seed}: {len(left) - i} runs to go, {eta}', flush=True)
+        print(f'{start}, seed {seed}: run {i + 1} of {len(left)}, {eta}', flush=True)
         figures = run(start, seed, args)
         longest = max(longest, figures['seconds'])
-        figures.update(settings=settings, device=device, torch=torch.__version__, commit=commit.stdout.strip())
+        figures.update(settings=settings, made=machine(device))
         with write_whole(file) as partial:
             partial.write_text(json.dumps(figures, indent=1))
     cells = load_cells(args.out)

@@ -24,7 +24,6 @@ replayed.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,7 +42,7 @@ from mmengine.runner import set_random_seed
 from tables import RIVALS, write_tables
 from template import copy_template
 from torch import Tensor
-from training import DivergedError, Training, autocast, busy_seconds, layer_groups
+from training import DivergedError, Training, autocast, busy_seconds, layer_groups, machine
 from variants import SEGMENTED, VARIANTS
 
 from mmconvmae.datasets import find_images
@@ -53,10 +52,9 @@ from mmconvmae.utils import count_parameters, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'benchmarks'), str(ROOT / 'tools' / 'analysis_tools')]
-from equal_seconds import NEIGHBORS, probe  # noqa: E402
+from equal_seconds import NEIGHBORS, OTHER_LOSSES, probe  # noqa: E402
 from knn import vote  # noqa: E402
 
-POINTS = 10  # of a learning curve
 # What cells in one folder have in common, and which of it pretraining depends on.
 PRETRAINING = ('arch', 'size', 'steps', 'batch_size', 'lr', 'more_images')
 SETTINGS = (*PRETRAINING, 'finetuning_epochs', 'finetuning_steps', 'segmentation_steps')
@@ -98,9 +96,12 @@ class Cell:
         self.parts = VARIANTS[variant]
         self.weights = None
 
-    def say(self, what: str) -> Callable[[int, float], None]:
-        def print_loss(step: int, loss: float) -> None:
-            print(f'{self.variant}, seed {self.seed}: {what}, step {step}, loss {loss:.4f}', flush=True)
+    def say(self, what: str) -> Callable[[int, float, float], None]:
+        """Gives a function that says how a training goes."""
+
+        def print_loss(step: int, loss: float, left: float) -> None:
+            where = f'{self.variant}, seed {self.seed}: {what}, step {step}'
+            print(f'{where}, loss {loss:.4f}, about {left / 60:.0f} minutes left', flush=True)
 
         return print_loss
 
@@ -108,8 +109,8 @@ class Cell:
         """Say the loss now and then, and add what the model can do then to its learning curve."""
         say = self.say(what)
 
-        def look(step: int, loss: float) -> None:
-            say(step, loss)
+        def look(step: int, loss: float, left: float) -> None:
+            say(step, loss, left)
             curve.append((step, judge()))
 
         return look
@@ -143,7 +144,7 @@ class Cell:
             ids = torch.randint(len(canvases.images), (args.batch_size,), device=args.device)
             grid = random_grid(canvases.ratios[ids], args.size, (0.2, 1.0), 4 / 3)
             images = sample(canvases.images[ids], grid)
-            return model.loss(images, self.parts.samples(images) if self.parts.samples else None)['loss']
+            return model.loss(images, None)['loss']
 
         groups = layer_groups(model, args.lr, 1.0, 0.05)
         return model, Training(groups, loss, steps, args.device, (0.9, 0.95), self.parts.recordable)
@@ -168,7 +169,7 @@ class Cell:
         model, training = self.pretraining(steps)
         seconds = training.run(self.say('pretraining'))
         figures = dict(pretraining_steps=steps, seconds=seconds, made=machine(self.args.device))
-        if self.parts.comparable_loss:
+        if self.variant not in OTHER_LOSSES:
             torch.manual_seed(0)  # of the masks, the same for all
             held_out = centre(self.data.flowers['val'], self.args.size)
             with torch.no_grad():
@@ -284,7 +285,7 @@ class Cell:
 
         try:
             training = Training(groups, loss, steps, args.device)
-            training.run(self.watch(what, accuracy, curve), max(1, steps // POINTS))
+            training.run(self.watch(what, accuracy, curve))
         except DivergedError as error:
             print(f'{self.variant}, seed {self.seed}: {what}: {error}', flush=True)
             return {name: None, f'{name}_curve': curve}
@@ -333,9 +334,8 @@ class Cell:
             return found
 
         training = Training(groups, loss, args.segmentation_steps, args.device)
-        watch = self.watch('segmentation', partial(judge, 'validation'), curve)
         try:
-            training.run(watch, max(1, args.segmentation_steps // POINTS))
+            training.run(self.watch('segmentation', partial(judge, 'validation'), curve))
             found = dict(miou_validation=curve[-1][1], miou_test=judge('test'))
         except DivergedError as error:
             print(f'{self.variant}, seed {self.seed}: segmentation: {error}', flush=True)
@@ -364,13 +364,6 @@ class Cell:
 
 
 TASKS = dict(features=Cell.judge_features, finetuning=Cell.finetune, segmentation=Cell.segment)
-
-
-def machine(device: str) -> str:
-    """Say on what and with which code something is computed."""
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
-    name = torch.cuda.get_device_name() if device == 'cuda' else 'CPU'
-    return f'{name}, PyTorch {torch.__version__}, commit {commit.stdout.strip()}'
 
 
 class Data:
@@ -405,6 +398,10 @@ class CellFile:
         self.variant, self.seed = variant, seed
         self.file = out / 'cells' / f'{variant}_seed{seed}.json'
         self.figures = dict(variant=variant, seed=seed, seconds={}, made={}, settings=settings)
+        self.read()
+
+    def read(self) -> None:
+        """Read what is in the file, if there is one."""
         if self.file.exists():
             self.figures = json.loads(self.file.read_text())
 
@@ -417,7 +414,8 @@ class CellFile:
         return [task for task in possible if task not in self.figures['made']]
 
     def add(self, task: str, figures: dict) -> None:
-        """Say and write the figures of a task, and what it took."""
+        """Say the figures of a task and what it took, and write them beside those that are there by now."""
+        self.read()
         for key in ('seconds', 'made'):
             self.figures[key][task] = figures.pop(key)
         self.figures.update(figures)
@@ -480,10 +478,10 @@ def main() -> None:
     for i, cell in enumerate(left):
         begin = time.perf_counter()
         if args.minutes is not None and begin - start + longest > 60 * args.minutes:
-            print(f'{len(left) - i} cells are left for another time.')
+            print(f'Cells left for another time: {len(left) - i}.')
             break
         eta = f'about {longest * (len(left) - i) / 60:.0f} minutes' if longest else 'no time known yet'
-        print(f'{cell}: {len(left) - i} cells to go, {eta}', flush=True)
+        print(f'{cell}: cell {i + 1} of {len(left)}, {eta}', flush=True)
         number = steps.get(cell.variant, args.steps)
         try:
             for task, figures in Cell(cell.variant, cell.seed, data, args).run(cell.left(args.tasks), number):

@@ -1,9 +1,11 @@
 """Training with everything on the device: on a GPU a step is recorded once and replayed."""
 
 import math
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -16,6 +18,15 @@ class DivergedError(ValueError):
 
 # Steps before the recording, which needs memory and kernels to be there; their learning rate is 0.
 WARM_UP = 3
+REPORTS = 10  # of a training
+
+
+def machine(device: str) -> str:
+    """Say on what and with which code something is computed."""
+    command = ['git', 'rev-parse', '--short', 'HEAD']
+    commit = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    name = torch.cuda.get_device_name() if device == 'cuda' else 'CPU'
+    return f'{name}, PyTorch {torch.__version__}, commit {commit.stdout.strip()}'
 
 
 def autocast(device: str) -> object:
@@ -99,12 +110,12 @@ class Training:
         with torch.cuda.graph(self.graph):
             self.value = self.take_step()
 
-    def run(self, say: Callable[[int, float], None], interval: int = 500) -> float:
+    def run(self, say: Callable[[int, float, float], None]) -> float:
         """Take all steps.
 
         Args:
-            say (Callable[[int, float], None]): Is told the step and the loss, now and then.
-            interval (int): Number of steps between. Defaults to 500.
+            say (Callable[[int, float, float], None]): Is told the step, the loss and about how many seconds are left,
+                :data:`REPORTS` times and after the last step.
 
         Returns:
             float: Seconds.
@@ -114,6 +125,7 @@ class Training:
         """
         if self.recorded:
             self._record()
+        interval = max(1, self.steps // REPORTS)
         start = time.perf_counter()
         for i in range(self.steps):
             progress = (i + 0.5) / self.steps
@@ -132,7 +144,7 @@ class Training:
                 loss = self.value.item()
                 if not math.isfinite(loss):
                     raise DivergedError(f'The loss is {loss} in step {i + 1}; lower the learning rate.')
-                say(i + 1, loss)
+                say(i + 1, loss, (time.perf_counter() - start) * (self.steps / (i + 1) - 1))
         return time.perf_counter() - start
 
 

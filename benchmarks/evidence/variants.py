@@ -4,21 +4,16 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from tables import RIVALS
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'benchmarks'))
-from equal_seconds import mae, spark  # noqa: E402
+from equal_seconds import mae, simmim, spark  # noqa: E402
 
 ABLATION = 'ablations/convmae_convvit-base-p16-{}_8xb256-amp-coslr-800e_in1k.py'
-CELL, MASKED = 32, 0.6  # of SimMIM: pixels of an edge of what is hidden at once, and how much is
 
 
 class Variant(NamedTuple):
@@ -32,9 +27,7 @@ class Variant(NamedTuple):
         featmap (dict): Those of a backbone that gives its last map, (B, C, h, w).
         pyramid (dict): Those of a backbone that gives maps for segmentation.
         neck (dict, optional): Makes maps of strides 4, 8, 16 and 32 of them, where they have other ones.
-        samples (Callable[[Tensor], list], optional): Gives what the model's loss needs beside images.
         recordable (bool): Whether a GPU can record a step, that is, the step never waits for the GPU.
-        comparable_loss (bool): Whether its loss is that of ConvMAE: of the same pixels of patches of the same size.
     """
 
     model: Callable[[Namespace], dict] | None
@@ -43,9 +36,7 @@ class Variant(NamedTuple):
     featmap: dict
     pyramid: dict
     neck: dict | None = None
-    samples: Callable[[Tensor], list] | None = None
     recordable: bool = True
-    comparable_loss: bool = True
 
 
 def convmae(config: str | None) -> Variant:
@@ -80,29 +71,6 @@ def convmae(config: str | None) -> Variant:
         featmap=dict(out_type='featmap'),
         pyramid=dict(out_type='featmap', out_indices=(0, 1, 2, 3), fourth_level='max_pool', drop_path_rate=0.0),
     )
-
-
-def simmim(size: int) -> dict:
-    # mmpretrain's config, with the width of ConvViT's first stage and blocks that make it about as large; windows of 4,
-    # which divide the maps of 128 pixels as those of 6 or 7 do not
-    arch = dict(embed_dims=48, depths=[2, 2, 2, 1], num_heads=[2, 4, 8, 16])
-    stages = dict(block_cfgs=dict(window_size=4), pad_small_map=True)
-    return dict(
-        type='mmpretrain.SimMIM',
-        backbone=dict(type='SimMIMSwinTransformer', arch=arch, img_size=size, stage_cfgs=stages, drop_path_rate=0.0),
-        neck=dict(type='SimMIMLinearDecoder', in_channels=384, encoder_stride=32),
-        head=dict(
-            type='SimMIMHead', patch_size=4, loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3)
-        ),
-    )
-
-
-def simmim_samples(images: Tensor) -> list[SimpleNamespace]:
-    """Masks of SimMIM, one for each image (B, 3, H, W): of cells of 32 pixels, on the grid of patches of 4."""
-    cells = images.shape[2] // CELL
-    ranks = torch.rand(len(images), cells**2, device=images.device).argsort(1).argsort(1)
-    masks = (ranks < round(MASKED * cells**2)).float().view(-1, 1, cells, cells)
-    return [SimpleNamespace(mask=mask) for mask in F.interpolate(masks, scale_factor=CELL // 4)[:, 0]]
 
 
 def of_rival(model: Callable[[int], dict], name: str) -> Callable[[Namespace], dict]:
@@ -140,7 +108,6 @@ VARIANTS = {
         featmap=dict(gap_before_final_norm=False),
         pyramid=dict(gap_before_final_norm=False, **ALL_STAGES),
         recordable=False,
-        comparable_loss=False,
     ),
     'simmim': Variant(
         model=lambda args: simmim(args.size),
@@ -148,8 +115,6 @@ VARIANTS = {
         classifier=dict(),
         featmap=dict(),
         pyramid=ALL_STAGES,
-        samples=simmim_samples,
-        comparable_loss=False,
     ),
 }
 SEGMENTED = ('random', 'paper', *RIVALS)

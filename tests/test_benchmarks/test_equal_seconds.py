@@ -168,6 +168,29 @@ def test_features_of_spark_see_everything(equal_seconds):
     assert (equal_seconds.features(model, darker) - before).abs().max() > 1e-4
 
 
+def test_features_of_simmim_are_those_of_a_swin_without_masks(equal_seconds):
+    model, images = build(equal_seconds, 'simmim')
+    settings = dict(equal_seconds.simmim(64)['backbone'], type='mmpretrain.SwinTransformer')
+    swin = MODELS.build(settings)
+    swin.eval()  # gives nothing back
+    assert swin.load_state_dict(model.backbone.state_dict(), strict=False).unexpected_keys == ['mask_token']
+    with torch.no_grad():
+        expected = swin(images.float())[-1].mean((2, 3))
+    torch.testing.assert_close(equal_seconds.features(model, images), expected.double())
+
+
+def test_simmim_learns_from_other_masks_each_time(equal_seconds):
+    model, images = build(equal_seconds, 'simmim')
+    model.eval()  # no dropped paths
+    losses = [model.loss(images.float(), None)['loss'].item() for _ in range(2)]
+    assert losses[0] != losses[1]
+    model.cell, model.mask_ratio = 64, 1.0  # everything is hidden, so the image is not seen
+    mask = model.draw_masks(images)
+    assert mask.shape == (3, 16, 16) and mask.all()
+    features = [model.backbone(x, mask)[-1] for x in (images.float(), torch.zeros(3, 3, 64, 64))]
+    torch.testing.assert_close(*features)
+
+
 def test_docs_have_the_table_of_the_stored_runs(equal_seconds):
     stored = ROOT / 'benchmarks' / 'evidence' / 'results' / 'equal_seconds'
     steps = json.loads((stored / 'steps.json').read_text())

@@ -193,7 +193,7 @@ def test_rivals(data, tmp_path):
     args = (data, '--variants', 'paper', 'mae', 'spark', 'simmim', '--seeds', '0', *OPTIONS, '--out', out)
     result = run_script('benchmarks/evidence/evidence.py', *args, '--minutes', '0')
     assert result.returncode == 0, result.stderr
-    assert '4 cells are left for another time' in result.stdout and not (out / 'cells').exists()
+    assert 'Cells left for another time: 4.' in result.stdout and not (out / 'cells').exists()
     result = run_script('benchmarks/evidence/evidence.py', *args, '--minutes', '0', '--batch-size', '8')
     assert result.returncode == 1 and "was measured with {'arch': 'tiny', 'size': 64, 'batch_size': 4}" in result.stderr
     measured = json.loads((out / 'steps.json').read_text())
@@ -230,10 +230,36 @@ def test_tasks_begin_from_what_was_pretrained(evidence, variant):
 def test_masks_of_simmim(evidence):
     """Cells of 32 pixels, 0.6 of them, on a grid of 4 pixels."""
     torch.manual_seed(0)
-    masks = torch.stack([sample.mask for sample in evidence.VARIANTS['simmim'].samples(torch.zeros(50, 3, 160, 160))])
+    model = MODELS.build(evidence.VARIANTS['simmim'].model(Namespace(size=160)))
+    masks = model.draw_masks(torch.zeros(50, 3, 160, 160))
     cells = masks[:, ::8, ::8]
     assert masks.shape == (50, 40, 40) and masks.equal(cells.repeat_interleave(8, 1).repeat_interleave(8, 2))
     assert (cells.sum((1, 2)) == 15).all() and 20 < cells.sum(0).min()
+
+
+def test_processes_that_share_a_cell_keep_each_others_tasks(evidence, tmp_path):
+    first, second = (evidence.CellFile(tmp_path, 'paper', 0, dict(size=64)) for _ in range(2))
+    first.add('features', dict(probe=70.0, seconds=1.0, made='here'))
+    second.add('finetuning', dict(finetuning=80.0, seconds=2.0, made='there'))
+    cell = json.loads((tmp_path / 'cells' / 'paper_seed0.json').read_text())
+    assert (cell['probe'], cell['finetuning'], cell['seconds']) == (70, 80, dict(features=1, finetuning=2))
+
+
+def test_a_training_says_how_long_it_goes_on(evidence, capsys, monkeypatch):
+    """From the time so far: 10 s a step, and 30 steps."""
+    layer, taken = torch.nn.Linear(3, 1), []
+    groups = [dict(params=list(layer.parameters()), peak=1.0, weight_decay=0.1)]
+
+    def loss():
+        taken.append(1)
+        return layer(torch.ones(3)).sum()
+
+    monkeypatch.setattr('training.time.perf_counter', lambda: 10 * len(taken))
+    cell = evidence.Cell('paper', 1, None, Namespace())
+    assert evidence.Training(groups, loss, 30, 'cpu').run(cell.say('pretraining')) == 300
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 and lines[0].startswith('paper, seed 1: pretraining, step 3, loss')
+    assert lines[0].endswith('about 4 minutes left') and lines[-1].endswith('about 0 minutes left')
 
 
 def test_measuring_a_step_changes_nothing(evidence):
@@ -261,8 +287,8 @@ def test_pretraining_that_diverges_is_named(data, tmp_path):
 def test_segmentation_that_diverges_has_no_figure(evidence, data, monkeypatch, capsys):
     require('mmseg')
 
-    def run(self, say, interval):
-        say(1, 0.7)
+    def run(self, say):
+        say(1, 0.7, 60.0)
         raise evidence.DivergedError('The loss is nan in step 2; lower the learning rate.')
 
     monkeypatch.setattr(evidence.Training, 'run', run)
