@@ -27,6 +27,7 @@ CURVES = {
     'segmentation_curve': 'camvid11 validation, mIoU',
 }
 STARTS = {'random': 'random weights', 'paper': 'pretrained'}
+BASELINE = 'single-scale'  # of the paper's table 5
 RIVALS = {
     'mae': 'MAE, ViT (mmpretrain)',
     'spark': 'SparK, ConvNeXt-atto (mmpretrain)',
@@ -34,11 +35,11 @@ RIVALS = {
 }
 # What is compared with what, and the rows of the paper's tables that do: table, first row, second row, column.
 ORDERINGS = (
-    ('masked over unmasked convolution', 'single-scale', 'unmasked-conv', (5, 0, 2)),
-    ('block-wise over token-wise masks', 'single-scale', 'token-mask', (5, 0, 1)),
-    ('5 x 5 over 3 x 3', 'single-scale', 'kernel3', (5, 0, 3)),
-    ('5 x 5 over 7 x 7', 'single-scale', 'kernel7', (5, 0, 4)),
-    ('multi-scale over single-scale decoder', 'paper', 'single-scale', (6, 1, 0)),
+    ('masked over unmasked convolution', BASELINE, 'unmasked-conv', (5, 0, 2)),
+    ('block-wise over token-wise masks', BASELINE, 'token-mask', (5, 0, 1)),
+    ('5 x 5 over 3 x 3', BASELINE, 'kernel3', (5, 0, 3)),
+    ('5 x 5 over 7 x 7', BASELINE, 'kernel7', (5, 0, 4)),
+    ('multi-scale over single-scale decoder', 'paper', BASELINE, (6, 1, 0)),
 )
 
 
@@ -79,15 +80,21 @@ def load_cells(folder: Path) -> dict[str, dict[int, dict]]:
     return cells
 
 
+def find_starts(cells: dict[str, dict[int, dict]]) -> dict[str, str]:
+    """Random weights and pretrained ones, and their headings: of the paper's form, or of the baseline without it."""
+    headings = {**STARTS, BASELINE: 'pretrained, single-scale decoder'}
+    starts = ('random', 'paper' if 'paper' in cells else BASELINE)
+    return {start: headings[start] for start in starts if start in cells}
+
+
 def tasks_table(cells: dict[str, dict[int, dict]]) -> str:
     """What pretraining is worth in each task."""
-    starts = {start: cells[start] for start in STARTS if start in cells}
-    rows = []
+    starts, rows = find_starts(cells), []
     for key, heading in FIGURES.items():
-        values = [[cell[key] for cell in runs.values() if key in cell] for runs in starts.values()]
+        values = [[cell[key] for cell in cells[start].values() if key in cell] for start in starts]
         if any(values):
             rows.append([heading, *map(spread, values)])
-    return markdown_table(['', *(STARTS[start] for start in starts)], rows)
+    return markdown_table(['', *starts.values()], rows)
 
 
 def verdict(differences: list[float], expected: float) -> str:
@@ -175,14 +182,15 @@ def draw_curves(cells: dict[str, dict[int, dict]], path: Path) -> None:
         cells (dict[str, dict[int, dict]]): Figures by variant, then by seed.
         path (Path): Picture to write.
     """
+    starts = find_starts(cells)
     curves = {
-        key: {start: [cell[key] for cell in cells.get(start, {}).values() if cell.get(key)] for start in STARTS}
+        key: {start: [cell[key] for cell in cells[start].values() if cell.get(key)] for start in starts}
         for key in CURVES
     }
     drawn = [key for key, runs in curves.items() if any(runs.values())]
     figure, axes = plt.subplots(1, len(drawn), figsize=(4.5 * len(drawn), 3.6), layout='constrained', squeeze=False)
     for axis, key in zip(axes[0], drawn):
-        for number, (start, heading) in enumerate(STARTS.items()):
+        for number, (start, heading) in enumerate(starts.items()):
             draw_runs(axis, curves[key][start], f'C{number}', heading)
         axis.set_xlabel('step')
         axis.set_ylabel(CURVES[key])
@@ -231,5 +239,5 @@ def write_tables(folder: Path) -> None:
     print(text)
     with write_whole(folder / 'results.md') as path:
         path.write_text(f'{text}\n')
-    if any(cell.get(key) for start in STARTS for cell in cells.get(start, {}).values() for key in CURVES):
+    if any(cell.get(key) for start in find_starts(cells) for cell in cells[start].values() for key in CURVES):
         draw_curves(cells, folder / 'curves.png')

@@ -87,6 +87,18 @@ def test_cells_that_were_made_differently_do_not_mix(tables, tmp_path):
         tables.load_cells(tmp_path)
 
 
+def test_without_the_papers_form_the_baseline_of_the_ablations_is_the_pretrained_start(tables):
+    cells = {
+        name: {0: dict(probe=value)} for name, value in (('random', 50.0), ('single-scale', 60.0), ('paper', 70.0))
+    }
+    assert tables.tasks_table(cells).splitlines()[-1] == '| linear probe, % | 50.0 | 70.0 |'
+    del cells['paper']
+    first, _, last = tables.tasks_table(cells).splitlines()
+    assert first == '|  | random weights | pretrained, single-scale decoder |' and last.endswith('| 50.0 | 60.0 |')
+    del cells['random']
+    assert tables.tasks_table(cells).splitlines()[-1] == '| linear probe, % | 60.0 |'
+
+
 def test_docs_have_the_tables_of_the_stored_cells(tables):
     stored = ROOT / 'benchmarks' / 'evidence' / 'results'
     cells, measured = tables.load_cells(stored), json.loads((stored / 'steps.json').read_text())
