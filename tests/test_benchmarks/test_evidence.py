@@ -109,6 +109,9 @@ def test_docs_have_the_tables_of_the_stored_cells(tables):
     assert tables.orderings_table(cells, paper) in text
     assert tables.variants_table(cells) in text
     assert tables.tasks_table(tables.load_cells(stored / 'segmentation')) in text
+    kernels = tables.load_cells(stored / 'kernels')
+    assert tables.tasks_table(kernels) in text and tables.orderings_table(kernels, paper) in text
+    assert tables.variants_table(kernels) in text
 
 
 @pytest.fixture
