@@ -109,15 +109,19 @@ def spark(size: int) -> dict:
 
 
 class SelfMaskedSimMIM(SimMIM):
-    """SimMIM that draws its own masks, where mmpretrain's gets them from a dataset: of cells of 32 pixels, 60 %."""
+    """SimMIM that draws its own masks, on the device.
 
-    cell, mask_ratio = 32, 0.6
+    mmpretrain's :class:`SimMIMMaskGenerator` makes them in NumPy in a dataset's pipeline, where a step that a GPU has
+    recorded would not draw others. It rounds the number of hidden cells up, this one to the nearest.
+    """
 
-    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
+    cell, mask_ratio = 32, 0.6  # pixels of an edge of what is hidden at once, and the share of cells that are
+
+    def loss(self, inputs: Tensor, data_samples: None) -> dict[str, Tensor]:
         return super().loss(inputs, [DataSample(mask=mask) for mask in self.draw_masks(inputs)])
 
     def draw_masks(self, images: Tensor) -> Tensor:
-        """Masks of images (B, 3, H, W), (B, H / 4, W / 4), one number for each patch of the backbone."""
+        """Draw masks of square images (B, 3, H, W): (B, H / 4, W / 4), 1 for each patch of 4 pixels that is hidden."""
         cells = images.shape[2] // self.cell
         ranks = torch.rand(len(images), cells**2, device=images.device).argsort(1).argsort(1)
         masks = (ranks < round(self.mask_ratio * cells**2)).float().view(-1, 1, cells, cells)

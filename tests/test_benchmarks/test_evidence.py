@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 import yaml
 from helpers import ROOT, import_script, require, run_script
+from mmpretrain.datasets.transforms import SimMIMMaskGenerator
 from PIL import Image
 
 from mmconvmae.registry import MODELS
@@ -243,13 +244,15 @@ def test_tasks_begin_from_what_was_pretrained(evidence, variant):
 
 
 def test_masks_of_simmim(evidence):
-    """Cells of 32 pixels, 0.6 of them, on a grid of 4 pixels."""
+    """Cells of 32 pixels, 0.6 of them, on a grid of 4 pixels, as many as mmpretrain hides."""
     torch.manual_seed(0)
     model = MODELS.build(evidence.VARIANTS['simmim'].model(Namespace(size=160)))
     masks = model.draw_masks(torch.zeros(50, 3, 160, 160))
     cells = masks[:, ::8, ::8]
     assert masks.shape == (50, 40, 40) and masks.equal(cells.repeat_interleave(8, 1).repeat_interleave(8, 2))
     assert (cells.sum((1, 2)) == 15).all() and 20 < cells.sum(0).min()
+    theirs = SimMIMMaskGenerator(input_size=160, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6)
+    assert theirs.transform(dict(img=None))['mask'].sum() == masks[0].sum()
 
 
 def test_processes_that_share_a_cell_keep_each_others_tasks(evidence, tmp_path):
