@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +126,11 @@ class Experiment:
     def prepare(self, pixels: Tensor) -> Tensor:
         return self.preprocessor(dict(inputs=pixels))['inputs']
 
-    def say(self, what: str) -> object:
-        start = time.perf_counter()
+    def say(self, what: str) -> Callable[[int, float, float], None]:
+        """Gives a function that says how a training goes."""
 
-        def print_loss(step: int, loss: float) -> None:
-            print(f'{what}: step {step}, loss {loss:.4f}, {time.perf_counter() - start:.0f} s', flush=True)
+        def print_loss(step: int, loss: float, left: float) -> None:
+            print(f'{what}: step {step}, loss {loss:.4f}, about {left / 60:.0f} minutes left', flush=True)
 
         return print_loss
 
@@ -145,7 +146,7 @@ class Experiment:
             return model.loss(self.prepare(self.train.pixels[ids]), None)['loss']
 
         groups = layer_groups(model, 1e-3, 1.0, 0.05)
-        Training(groups, loss, self.args.steps, 'cpu', (0.9, 0.95)).run(self.say(f'pretraining, seed {seed}'), 100)
+        Training(groups, loss, self.args.steps, 'cpu', (0.9, 0.95)).run(self.say(f'pretraining, seed {seed}'))
         with write_whole(path) as partial:
             torch.save(model.backbone.state_dict(), partial)
 
@@ -204,7 +205,7 @@ class Experiment:
         what = f'finetuning from {"random" if weights is None else "pretrained"} weights, seed {seed}, rate {rate:g}'
         groups = layer_groups(model, rate, 1.0, 0.05)
         try:
-            Training(groups, loss, self.args.finetuning_steps, 'cpu').run(self.say(what), 100)
+            Training(groups, loss, self.args.finetuning_steps, 'cpu').run(self.say(what))
         except DivergedError as error:
             print(f'{what}: {error}')
             return {}
