@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -10,8 +11,12 @@ import yaml
 
 from mmconvmae.utils import markdown_table, write_whole
 
+BENCHMARKS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(BENCHMARKS))
+from equal_seconds import CONTENDERS  # noqa: E402
+
 matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+import matplotlib.pyplot as plt  # noqa: E402
 
 FIGURES = {
     'probe': 'linear probe, %',
@@ -28,11 +33,7 @@ CURVES = {
 }
 STARTS = {'random': 'random weights', 'paper': 'pretrained'}
 BASELINE = 'single-scale'  # of the paper's table 5
-RIVALS = {
-    'mae': 'MAE, ViT (mmpretrain)',
-    'spark': 'SparK, ConvNeXt-atto (mmpretrain)',
-    'simmim': 'SimMIM, Swin (mmpretrain)',
-}
+RIVALS = ('mae', 'spark', 'simmim')
 # What is compared with what, and the rows of the paper's tables that do: table, first row, second row, column.
 ORDERINGS = (
     ('masked over unmasked convolution', BASELINE, 'unmasked-conv', (5, 0, 2)),
@@ -132,7 +133,9 @@ def orderings_table(cells: dict[str, dict[int, dict]], paper: dict) -> str:
             if not differences:
                 row += ['-', '-']
                 continue
-            row += [f'{statistics.mean(differences):+.1f} ({", ".join(f"{d:+.1f}" for d in differences)})']
+            # -0.02 is said as +0.0, not as -0.0
+            mean, *each = (f'{round(d, 1) + 0.0:+.1f}' for d in (statistics.mean(differences), *differences))
+            row += [f'{mean} ({", ".join(each)})']
             row += [verdict(differences, expected)]
         rows.append(row)
     header = ['', "the paper's difference"]
@@ -152,11 +155,15 @@ def rivals_table(cells: dict[str, dict[int, dict]], measured: dict) -> str:
         str: The table.
     """
     rows = []
-    for variant, heading in dict(paper="ConvMAE, the paper's form", **RIVALS).items():
+    for variant in ('paper', *RIVALS):
         if runs := cells.get(variant):
             one = next(iter(runs.values()))
-            row = [heading, f'{measured["parameters"][variant] / 1e6:.2f}', f'{1e3 * measured["seconds"][variant]:.1f}']
-            row.append(one.get('pretraining_steps', one['settings']['steps']))
+            row = [
+                CONTENDERS[variant].heading,
+                f'{measured["parameters"][variant] / 1e6:.2f}',
+                f'{1e3 * measured["seconds"][variant]:.1f}',
+                one.get('pretraining_steps', one['settings']['steps']),
+            ]
             rows.append(row + [spread([cell[key] for cell in runs.values() if key in cell]) for key in FIGURES])
     return markdown_table(['', 'backbone, M', 'ms / step', 'steps', *FIGURES.values()], rows)
 
@@ -218,7 +225,7 @@ def write_tables(folder: Path) -> None:
     cells = load_cells(folder)
     if not cells:
         return
-    paper = yaml.safe_load(Path(__file__).parents[1].joinpath('paper_tables.yml').read_text())
+    paper = yaml.safe_load((BENCHMARKS / 'paper_tables.yml').read_text())
     every = [cell for runs in cells.values() for cell in runs.values()]
     machines = sorted({machine for cell in every for machine in cell['made'].values()})
     hours = sum(seconds for cell in every for seconds in cell['seconds'].values()) / 3600
