@@ -101,21 +101,20 @@ def test_docs_have_the_table_of_the_stored_runs(detection):
 
 def test_readme_has_the_figures_of_the_stored_runs(detection):
     stored = ROOT / 'benchmarks' / 'evidence' / 'results'
-    results = [stored / 'results.md', stored / 'segmentation' / 'results.md']  # the second in place of the first
-    tables = [file.read_text().split('\n\n')[1] for file in results]
-    tables.append(detection.format_table(detection.load_cells(stored / 'detection')))
-    found = {}
-    for row in '\n'.join(tables).splitlines():
-        name, *figures = row.split('|')[1:-1]
-        found[name.strip()] = [figure.strip() for figure in figures]
-    rows = dict(
-        flowers5=('linear probe, %', 'k-NN, %'),
-        animals6=('animals6 test, box AP', 'animals6 test, mask AP'),
-        camvid11=('camvid11 validation, mIoU', 'camvid11 test, mIoU'),
-    )
+    starts = [
+        (stored / folder / 'results.md').read_text().split('\n\n')[1] for folder in ('', 'kernels', 'segmentation')
+    ]
+    starts.append(detection.format_table(detection.load_cells(stored / 'detection')))
+    rows = {
+        'flowers5, linear probe': ('linear probe, %', 'k-NN, %'),
+        'flowers5, finetuning': ('finetuning, a tenth of the labels, %', 'finetuning, all labels, %'),
+        'camvid11': ('camvid11 validation, mIoU', 'camvid11 test, mIoU'),
+        'animals6': ('animals6 test, box AP', 'animals6 test, mask AP'),
+    }
     readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    for data, names in rows.items():
-        columns = [re.escape(', '.join(found[name][start] for name in names)) for start in (0, 1)]
+    for (data, names), table in zip(rows.items(), starts, strict=True):
+        found = {name.strip(): figures for name, *figures in (row.split('|')[1:-1] for row in table.splitlines())}
+        columns = [re.escape(', '.join(found[name][start].strip() for name in names)) for start in (0, 1)]
         assert re.search(rf'(?m)^\| {data}, .* \| {columns[0]} \| {columns[1]} \|$', readme), data
 
 
