@@ -182,26 +182,35 @@ def variants_table(cells: dict[str, dict[int, dict]]) -> str:
     return markdown_table(['', 'seeds', *keys.values()], rows)
 
 
-def draw_curves(cells: dict[str, dict[int, dict]], path: Path) -> None:
-    """Draw the learning curves from random and from pretrained weights: a thin line a run, and their mean.
+def find_rivals(cells: dict[str, dict[int, dict]]) -> dict[str, str]:
+    """Random weights, the paper's form and rivals, as far as they are there, and their headings."""
+    headings = dict(random=STARTS['random'], **{name: CONTENDERS[name].heading for name in ('paper', *RIVALS)})
+    return {name: heading for name, heading in headings.items() if name in cells}
+
+
+def draw_curves(cells: dict[str, dict[int, dict]], starts: dict[str, str], path: Path) -> None:
+    """Draw learning curves: a thin line a run, and their mean.
 
     Args:
         cells (dict[str, dict[int, dict]]): Figures by variant, then by seed.
-        path (Path): Picture to write.
+        starts (dict[str, str]): Variants to draw, and their headings.
+        path (Path): Picture to write; none without curves.
     """
-    starts = find_starts(cells)
     curves = {
         key: {start: [cell[key] for cell in cells[start].values() if cell.get(key)] for start in starts}
         for key in CURVES
     }
     drawn = [key for key, runs in curves.items() if any(runs.values())]
+    if not drawn:
+        return
     figure, axes = plt.subplots(1, len(drawn), figsize=(4.5 * len(drawn), 3.6), layout='constrained', squeeze=False)
     for axis, key in zip(axes[0], drawn):
         for number, (start, heading) in enumerate(starts.items()):
             draw_runs(axis, curves[key][start], f'C{number}', heading)
         axis.set_xlabel('step')
         axis.set_ylabel(CURVES[key])
-        axis.legend()
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.lines if line.get_label() in starts.values()}
+    figure.legend(lines.values(), lines.keys(), loc='outside lower center', ncols=len(lines))
     with write_whole(path) as partial:
         figure.savefig(partial, dpi=150, format='png')
     plt.close(figure)
@@ -246,5 +255,6 @@ def write_tables(folder: Path) -> None:
     print(text)
     with write_whole(folder / 'results.md') as path:
         path.write_text(f'{text}\n')
-    if any(cell.get(key) for start in find_starts(cells) for cell in cells[start].values() for key in CURVES):
-        draw_curves(cells, folder / 'curves.png')
+    draw_curves(cells, find_starts(cells), folder / 'curves.png')
+    if set(RIVALS) & set(cells):
+        draw_curves(cells, find_rivals(cells), folder / 'rivals.png')

@@ -224,6 +224,7 @@ def test_rivals(data, tmp_path):
         assert ('held_out_loss' in cell) == (name in ('paper', 'mae'))
     text = (out / 'results.md').read_text()
     assert '| MAE, ViT (mmpretrain) | 3.2' in text and ' | 100.0 | 6 | ' in text
+    assert (out / 'rivals.png').stat().st_size > 0
 
     result = run_script('benchmarks/evidence/evidence.py', *args, '--arch', 'base')
     assert result.returncode == 1 and 'rivals need --arch tiny' in result.stderr
