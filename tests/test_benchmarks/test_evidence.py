@@ -113,6 +113,8 @@ def test_docs_have_the_tables_of_the_stored_cells(tables):
     kernels = tables.load_cells(stored / 'kernels')
     assert tables.tasks_table(kernels) in text and tables.orderings_table(kernels, paper) in text
     assert tables.variants_table(kernels) in text
+    rivals, measured = tables.load_cells(stored / 'rivals'), json.loads((stored / 'rivals' / 'steps.json').read_text())
+    assert tables.tasks_table(rivals) in text and tables.rivals_table(rivals, measured) in text
 
 
 @pytest.fixture
