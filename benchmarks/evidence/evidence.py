@@ -42,7 +42,7 @@ from mmengine.runner import set_random_seed
 from tables import RIVALS, write_tables
 from template import copy_template
 from torch import Tensor
-from training import DivergedError, Training, autocast, busy_seconds, layer_groups, machine
+from training import DivergedError, Training, announce, autocast, busy_seconds, layer_groups, machine
 from variants import SEGMENTED, VARIANTS
 
 from mmconvmae.datasets import find_images
@@ -98,12 +98,7 @@ class Cell:
 
     def say(self, what: str) -> Callable[[int, float, float], None]:
         """Gives a function that says how a training goes."""
-
-        def print_loss(step: int, loss: float, left: float) -> None:
-            where = f'{self.variant}, seed {self.seed}: {what}, step {step}'
-            print(f'{where}, loss {loss:.4f}, about {left / 60:.0f} minutes left', flush=True)
-
-        return print_loss
+        return announce(f'{self.variant}, seed {self.seed}: {what}')
 
     def watch(self, what: str, judge: Callable[[], float], curve: list[tuple[int, float]]) -> Callable:
         """Say the loss now and then, and add what the model can do then to its learning curve."""

@@ -18,7 +18,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmengine.utils import track_iter_progress
 from torch import Tensor
-from training import DivergedError, Training, layer_groups
+from training import DivergedError, Training, announce, layer_groups
 
 from mmconvmae.datasets import VideoList
 from mmconvmae.registry import MODELS
@@ -126,14 +125,6 @@ class Experiment:
     def prepare(self, pixels: Tensor) -> Tensor:
         return self.preprocessor(dict(inputs=pixels))['inputs']
 
-    def say(self, what: str) -> Callable[[int, float, float], None]:
-        """Gives a function that says how a training goes."""
-
-        def print_loss(step: int, loss: float, left: float) -> None:
-            print(f'{what}: step {step}, loss {loss:.4f}, about {left / 60:.0f} minutes left', flush=True)
-
-        return print_loss
-
     def pretrain(self, seed: int, path: Path) -> None:
         """Pretrain, and write the weights of the backbone."""
         set_random_seed(seed)
@@ -146,7 +137,7 @@ class Experiment:
             return model.loss(self.prepare(self.train.pixels[ids]), None)['loss']
 
         groups = layer_groups(model, 1e-3, 1.0, 0.05)
-        Training(groups, loss, self.args.steps, 'cpu', (0.9, 0.95)).run(self.say(f'pretraining, seed {seed}'))
+        Training(groups, loss, self.args.steps, 'cpu', (0.9, 0.95)).run(announce(f'pretraining, seed {seed}'))
         with write_whole(path) as partial:
             torch.save(model.backbone.state_dict(), partial)
 
@@ -205,7 +196,7 @@ class Experiment:
         what = f'finetuning from {"random" if weights is None else "pretrained"} weights, seed {seed}, rate {rate:g}'
         groups = layer_groups(model, rate, 1.0, 0.05)
         try:
-            Training(groups, loss, self.args.finetuning_steps, 'cpu').run(self.say(what))
+            Training(groups, loss, self.args.finetuning_steps, 'cpu').run(announce(what))
         except DivergedError as error:
             print(f'{what}: {error}')
             return {}

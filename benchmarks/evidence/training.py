@@ -29,6 +29,15 @@ def machine(device: str) -> str:
     return f'{name}, PyTorch {torch.__version__}, commit {commit.stdout.strip()}'
 
 
+def announce(what: str) -> Callable[[int, float, float], None]:
+    """Gives a function that prints how a training goes: the step, the loss and about how many seconds are left."""
+
+    def print_loss(step: int, loss: float, left: float) -> None:
+        print(f'{what}, step {step}, loss {loss:.4f}, about {left / 60:.0f} minutes left', flush=True)
+
+    return print_loss
+
+
 def autocast(device: str) -> object:
     """bfloat16 on a GPU, float32 on a CPU; a recording must not keep the weights that autocast casts."""
     return torch.autocast('cuda', torch.bfloat16, cache_enabled=False) if device == 'cuda' else nullcontext()
